@@ -1,0 +1,110 @@
+"""Typed experiment configs: a dataclass is the schema, a YAML file holds the deltas.
+
+A YAML may name another with `base: other.yaml` (relative to itself); then come `key=value`
+overrides. An unknown key or a wrong type is an `InputError` that names the nearest valid key.
+"""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from hi3d.errors import InputError
+
+T = TypeVar("T")
+
+
+def load_config(
+    schema: type[T], path: str | Path | None = None, overrides: Sequence[str] = ()
+) -> T:
+    """Build a config: defaults of `schema`, then the YAML file with its bases, then the overrides.
+
+    Args:
+        schema: a dataclass with a default (or `omegaconf.MISSING`) for every field.
+        path: YAML file, or None for the defaults alone.
+        overrides: `key=value` or `group.key=value` strings.
+
+    Returns:
+        An instance of `schema`.
+
+    Raises:
+        InputError: missing or malformed file, unknown key, wrong type, or a required value left out.
+    """
+    config = OmegaConf.structured(schema)
+    layers = [] if path is None else _yaml_layers(Path(path))
+    for item in overrides:
+        layers.append(("command line", _parse_override(item)))
+    for source, layer in layers:
+        _check_keys(schema, layer, source)
+        try:
+            config = OmegaConf.merge(config, layer)
+        except OmegaConfBaseException as error:
+            raise InputError(f"{source}: {_first_line(error)}") from error
+    try:
+        return typing.cast(T, OmegaConf.to_object(config))
+    except OmegaConfBaseException as error:
+        raise InputError(f"{path or 'config'}: {_first_line(error)}") from error
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """The resolved values of a config dataclass as plain types, for reports and checkpoints."""
+    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    return typing.cast(dict[str, Any], container)
+
+
+def _yaml_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, DictConfig]]:
+    """The file's layers, the base's first."""
+    path = path.resolve()
+    if path in seen:
+        raise InputError(f"{path}: its base files form a circle: remove one 'base:' line")
+    if not path.is_file():
+        raise InputError(f"no config file at {path}: check the path given to --config or base:")
+    try:
+        layer = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a readable YAML file: {_first_line(error)}") from error
+    if isinstance(layer, ListConfig):
+        raise InputError(f"{path} holds a list: a config is a mapping of keys to values")
+    base = layer.pop("base", None)
+    layers = _yaml_layers(path.parent / base, (*seen, path)) if base else []
+    return [*layers, (str(path), layer)]
+
+
+def _parse_override(item: str) -> DictConfig:
+    key, equals, _ = item.partition("=")
+    if not equals or not key:
+        raise InputError(f"'{item}' is not an option: write key=value")
+    try:
+        return OmegaConf.from_dotlist([item])
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"option '{item}': {_first_line(error)}") from error
+
+
+def _check_keys(schema: Any, layer: Any, source: str, prefix: str = "") -> None:
+    """Raise for a key of `layer` that `schema` lacks, at any depth."""
+    if not dataclasses.is_dataclass(schema) or not isinstance(layer, DictConfig):
+        return
+    types = typing.get_type_hints(schema)
+    for key in map(str, layer):
+        if key not in types:
+            near = difflib.get_close_matches(key, types, n=1, cutoff=0.4)
+            hint = f"did you mean '{prefix}{near[0]}'?" if near else f"valid: {', '.join(types)}"
+            raise InputError(f"{source}: unknown key '{prefix}{key}': {hint}")
+        value = None if OmegaConf.is_missing(layer, key) else layer[key]
+        _check_keys(_dataclass_in(types[key]), value, source, f"{prefix}{key}.")
+
+
+def _dataclass_in(annotation: Any) -> Any:
+    """The dataclass of `X` or `X | None`."""
+    options = [a for a in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(a)]
+    return options[0] if options else annotation
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

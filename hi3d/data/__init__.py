@@ -1,0 +1,1 @@
+"""Orbits, photos and degradations as the networks and the reconstruction take them."""

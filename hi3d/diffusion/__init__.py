@@ -1,0 +1,1 @@
+"""Video diffusion: EDM, guidance, conditioning, the UNet and its weights."""

@@ -1,0 +1,1 @@
+"""Scores of views and meshes."""

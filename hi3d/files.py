@@ -1,0 +1,56 @@
+"""Atomic writes: a file is there complete, or not at all."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hi3d.errors import InputError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder, moved to `path` when the block ends well.
+
+    The suffix is kept (`mesh.glb` is written as `.mesh.<pid>.part.glb`), so writers that choose a
+    format by suffix work. After an exception the temporary file is deleted and `path` is as it was.
+
+    Raises:
+        InputError: the folder cannot be made or written to.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def make_folder(path: str | Path) -> Path:
+    """Make `path` with its parents, and check that files can be written there.
+
+    Raises:
+        InputError: it is a file, or is not writable.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".{os.getpid()}.writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to folder {path} ({error.strerror}): choose another output folder"
+        ) from error
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""Views to splats to signed distance field to textured mesh (paper, Section 4.4)."""

@@ -1,0 +1,1 @@
+"""Signed distance field and colour, rendered with the weights of NeuS."""

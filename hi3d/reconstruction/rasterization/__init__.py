@@ -1,0 +1,1 @@
+"""Three rasterisers of Gaussians behind one function."""

@@ -1,0 +1,1 @@
+"""Objects to RGBA and depth orbits."""

@@ -1,0 +1,237 @@
+"""Images with cameras, as they pass from stage to stage and as they lie on disk."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hi3d.cameras import Cameras, concatenate_cameras, orbit_cameras
+from hi3d.errors import InputError
+from hi3d.files import atomic_path, make_folder, write_json
+
+DEPTH_NEAR, DEPTH_RANGE = 0.6, 1.8  # 16-bit depth PNG: depth = v / 65535 * 1.8 + 0.6 (SyncDreamer)
+
+
+@dataclass(frozen=True)
+class ReferenceImage:
+    """The photo after matting and framing."""
+
+    rgb: Tensor  # [3, H, W]
+    """Colour in [0, 1], composited over white."""
+    alpha: Tensor  # [1, H, W]
+    """Opacity in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        if self.rgb.ndim != 3 or self.rgb.shape[0] != 3:
+            raise ValueError(f"rgb must be [3, H, W], got {tuple(self.rgb.shape)}")
+        if self.alpha.shape != (1, *self.rgb.shape[1:]):
+            raise ValueError(f"alpha must be [1, H, W] like rgb, got {tuple(self.alpha.shape)}")
+
+    def to(self, device: torch.device | str) -> "ReferenceImage":
+        """The same image on `device`."""
+        return ReferenceImage(self.rgb.to(device), self.alpha.to(device))
+
+    def save(self, path: str | Path) -> None:
+        """Write one RGBA PNG (RGB means over white), atomically."""
+        save_rgba(path, self.rgb, self.alpha)
+
+    @staticmethod
+    def load(path: str | Path) -> "ReferenceImage":
+        """Read what `save` wrote."""
+        return ReferenceImage(*load_rgba(path))
+
+
+@dataclass(frozen=True)
+class Views:
+    """V images of one object with their cameras."""
+
+    rgb: Tensor  # [V, 3, H, W]
+    """Colour in [0, 1], composited over white."""
+    alpha: Tensor  # [V, 1, H, W]
+    """Opacity in [0, 1]."""
+    cameras: Cameras
+    """V cameras of the same image size."""
+
+    def __post_init__(self) -> None:
+        num_views, height, width = len(self.cameras), self.cameras.height, self.cameras.width
+        if self.rgb.shape != (num_views, 3, height, width):
+            raise ValueError(
+                f"rgb must be [{num_views}, 3, {height}, {width}] like the cameras, "
+                f"got {tuple(self.rgb.shape)}"
+            )
+        if self.alpha.shape != (num_views, 1, height, width):
+            raise ValueError(f"alpha must be [V, 1, H, W] like rgb, got {tuple(self.alpha.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+    def __getitem__(self, index: int | slice | list[int] | Tensor) -> "Views":
+        """Select views; an int gives a single-view `Views`."""
+        if isinstance(index, int):
+            index = [index]
+        return Views(self.rgb[index], self.alpha[index], self.cameras[index])
+
+    def to(self, device: torch.device | str) -> "Views":
+        """The same views on `device`."""
+        return replace(
+            self,
+            rgb=self.rgb.to(device),
+            alpha=self.alpha.to(device),
+            cameras=self.cameras.to(device),
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write `000.png`, ... and last `cameras.json`, which marks the folder as complete."""
+        folder = make_folder(folder)
+        for i in range(len(self)):
+            save_rgba(folder / f"{i:03d}.png", self.rgb[i], self.alpha[i])
+        write_json(folder / "cameras.json", cameras_to_json(self.cameras))
+
+    @staticmethod
+    def load(folder: str | Path, elevation_deg: float | None = None) -> "Views":
+        """Read a folder of views.
+
+        Args:
+            folder: holds PNGs and `cameras.json`.
+            elevation_deg: without `cameras.json` the PNGs in name order are the standard orbit at
+                this elevation.
+
+        Raises:
+            InputError: a file is missing or broken, or the elevation is needed and not given.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise InputError(
+                f"no folder of views at {folder}: give a folder of PNGs + cameras.json"
+            )
+        if (folder / "cameras.json").exists():
+            files, cameras = cameras_from_json(folder / "cameras.json")
+        else:
+            files = sorted(
+                p.name for p in folder.glob("*.png") if not p.name.endswith("-depth.png")
+            )
+            if not files:
+                raise InputError(f"{folder} holds no PNG: give a folder of views")
+            if elevation_deg is None:
+                raise InputError(
+                    f"{folder} has no cameras.json: give elevation_deg=NUMBER for a standard orbit"
+                )
+            with Image.open(folder / files[0]) as first:
+                cameras = orbit_cameras(elevation_deg, first.height, len(files))
+        rgb, alpha = zip(*(load_rgba(folder / name) for name in files), strict=True)
+        for name, image in zip(files, rgb, strict=True):
+            if image.shape[1:] != (cameras.height, cameras.width):
+                raise InputError(
+                    f"{folder / name} is {image.shape[2]}x{image.shape[1]} pixels, but the cameras "
+                    f"say {cameras.width}x{cameras.height}: fix width and height or resize the image"
+                )
+        return Views(torch.stack(rgb), torch.stack(alpha), cameras)
+
+
+def concatenate_views(first: Views, second: Views) -> Views:
+    """The views of `first` followed by those of `second`: K = F + F* of Section 4.4."""
+    return Views(
+        torch.cat([first.rgb, second.rgb]),
+        torch.cat([first.alpha, second.alpha]),
+        concatenate_cameras(first.cameras, second.cameras),
+    )
+
+
+def cameras_to_json(cameras: Cameras) -> dict:
+    """The contents of `cameras.json`: convention, image size and one entry per frame."""
+    frames = [
+        {
+            "file": f"{i:03d}.png",
+            "viewmat": cameras.viewmats[i].tolist(),
+            "K": cameras.Ks[i].tolist(),
+            "azimuth_deg": cameras.azimuth_deg[i].item(),
+            "elevation_deg": cameras.elevation_deg[i].item(),
+        }
+        for i in range(len(cameras))
+    ]
+    return {
+        "convention": "opencv",
+        "width": cameras.width,
+        "height": cameras.height,
+        "frames": frames,
+    }
+
+
+def cameras_from_json(path: str | Path) -> tuple[list[str], Cameras]:
+    """File names and cameras of a `cameras.json`.
+
+    Raises:
+        InputError: the file is not what `cameras_to_json` describes.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+        if content.get("convention", "opencv") != "opencv":
+            raise InputError(
+                f"{path}: convention is {content['convention']!r}: only 'opencv' is read"
+            )
+        frames = content["frames"]
+        viewmats = torch.tensor([frame["viewmat"] for frame in frames], dtype=torch.float32)
+        Ks = torch.tensor([frame["K"] for frame in frames], dtype=torch.float32)
+        cameras = Cameras(viewmats, Ks, int(content["width"]), int(content["height"]))
+        return [frame["file"] for frame in frames], cameras
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not a camera file ({error}): see docs/conventions.md for the format"
+        ) from error
+
+
+def save_rgba(path: str | Path, rgb: Tensor, alpha: Tensor) -> None:
+    """Write an 8-bit RGBA PNG atomically.
+
+    Args:
+        path: ends in `.png`.
+        rgb: [3, H, W] in [0, 1], over white.
+        alpha: [1, H, W] in [0, 1].
+    """
+    rgba = torch.cat([rgb, alpha]).detach().float().clamp(0, 1).cpu()
+    pixels = (rgba * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    with atomic_path(path) as partial:
+        Image.fromarray(pixels).save(partial)
+
+
+def load_rgba(path: str | Path) -> tuple[Tensor, Tensor]:
+    """Read an RGBA PNG whose RGB is over white; an image without alpha is opaque.
+
+    Returns:
+        rgb [3, H, W] and alpha [1, H, W], both in [0, 1].
+
+    Raises:
+        InputError: the file is missing or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read image {path} ({error}): replace the file") from error
+    rgba = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return rgba[:3], rgba[3:]
+
+
+def save_depth(path: str | Path, depth: Tensor) -> None:
+    """Write a 16-bit depth PNG, `depth = v / 65535 * 1.8 + 0.6`; 0 where there is no surface.
+
+    Args:
+        path: ends in `.png`.
+        depth: [H, W] along the camera's z axis, in units of the object's longest side.
+    """
+    values = ((depth.detach().cpu() - DEPTH_NEAR) / DEPTH_RANGE).clamp(0, 1) * 65535
+    with atomic_path(path) as partial:
+        Image.fromarray(values.round().numpy().astype(np.uint16)).save(partial)
+
+
+def load_depth(path: str | Path) -> Tensor:
+    """Read a 16-bit depth PNG. Returns [H, W]; 0.6 and 2.4, the ends of the range, mean no surface."""
+    with Image.open(path) as image:
+        values = torch.from_numpy(np.asarray(image).astype(np.float32))
+    return values / 65535 * DEPTH_RANGE + DEPTH_NEAR
