@@ -34,7 +34,7 @@ def load_config(
         An instance of `schema`.
 
     Raises:
-        InputError: missing or malformed file, unknown key, wrong type, or a required value left out.
+        InputError: missing or malformed file, unknown key, wrong type, or no required value.
     """
     config = OmegaConf.structured(schema)
     layers = [] if path is None else _yaml_layers(Path(path))
@@ -50,6 +50,21 @@ def load_config(
         return typing.cast(T, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
         raise InputError(f"{path or 'config'}: {_first_line(error)}") from error
+
+
+def peek(path: str | Path, key: str, overrides: Sequence[str] = ()) -> Any:
+    """One top-level value of a YAML file with its bases and overrides, before any schema.
+
+    Returns:
+        The value, or None where the key is not given.
+
+    Raises:
+        InputError: missing or malformed file.
+    """
+    layers = [layer for _, layer in _yaml_layers(Path(path))]
+    layers += [_parse_override(item) for item in overrides]
+    values = [layer[key] for layer in layers if key in layer]
+    return values[-1] if values else None
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:

@@ -126,8 +126,8 @@ class Views:
         for name, image in zip(files, rgb, strict=True):
             if image.shape[1:] != (cameras.height, cameras.width):
                 raise InputError(
-                    f"{folder / name} is {image.shape[2]}x{image.shape[1]} pixels, but the cameras "
-                    f"say {cameras.width}x{cameras.height}: fix width and height or resize the image"
+                    f"{folder / name} is {image.shape[2]}x{image.shape[1]} pixels and its camera "
+                    f"{cameras.width}x{cameras.height}: correct cameras.json or resize the image"
                 )
         return Views(torch.stack(rgb), torch.stack(alpha), cameras)
 
@@ -231,7 +231,7 @@ def save_depth(path: str | Path, depth: Tensor) -> None:
 
 
 def load_depth(path: str | Path) -> Tensor:
-    """Read a 16-bit depth PNG. Returns [H, W]; 0.6 and 2.4, the ends of the range, mean no surface."""
+    """Read a 16-bit depth PNG. Returns [H, W]; 0.6 means no surface."""
     with Image.open(path) as image:
         values = torch.from_numpy(np.asarray(image).astype(np.float32))
     return values / 65535 * DEPTH_RANGE + DEPTH_NEAR

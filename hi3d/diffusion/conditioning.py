@@ -1,0 +1,179 @@
+"""What the UNets are told: image latents, image embedding, elevation, noise augmentation, depth.
+
+Images are [0, 1] outside; [-1, 1] only behind the VAE and depth boundaries in this file.
+"""
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLTemporalDecoder, ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Channel statistics of CLIP's training images (arXiv 2103.00020)."""
+
+
+def encode_image(
+    image_encoder: CLIPVisionModelWithProjection,
+    rgb: Tensor,  # [B, 3, H, W]
+) -> Tensor:
+    """The CLIP embedding of the reference image, for cross-attention (paper, Section 4.2).
+
+    Args:
+        image_encoder: its config says the input size.
+        rgb: [B, 3, H, W] in [0, 1].
+
+    Returns:
+        image_embeds [B, 1, D].
+    """
+    size = image_encoder.config.image_size
+    pixels = F.interpolate(rgb, (size, size), mode="bicubic", antialias=True)
+    mean = torch.tensor(CLIP_MEAN).to(pixels)[:, None, None]
+    std = torch.tensor(CLIP_STD).to(pixels)[:, None, None]
+    pixels = ((pixels - mean) / std).to(image_encoder.dtype)
+    return image_encoder(pixel_values=pixels).image_embeds[:, None]
+
+
+def encode_frames(vae: AutoencoderKLTemporalDecoder, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the latents of a video.
+
+    Args:
+        vae: encoder.
+        frames: [B, T, 3, H, W] in [0, 1].
+
+    Returns:
+        mean and std, each [B, T, C, h, w], not scaled.
+    """
+    posterior = vae.encode((frames.flatten(0, 1) * 2 - 1).to(vae.dtype)).latent_dist
+    shape = frames.shape[:2]
+    return posterior.mean.unflatten(0, shape), posterior.std.unflatten(0, shape)
+
+
+def encode_condition(vae: AutoencoderKLTemporalDecoder, frames: Tensor) -> Tensor:
+    """Latents as a condition: the mode of the posterior, not scaled, as SVD was trained.
+
+    Args:
+        vae: encoder.
+        frames: [B, T, 3, H, W] in [0, 1].
+
+    Returns:
+        [B, T, C, h, w].
+    """
+    return encode_frames(vae, frames)[0]
+
+
+def augment_with_noise(
+    frames: Tensor, noise_aug_strength: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """SVD's noise augmentation: Gaussian noise on the conditioning pixels in [-1, 1] units.
+
+    Args:
+        frames: [B, T, 3, H, W] in [0, 1].
+        noise_aug_strength: [B], standard deviation in [-1, 1] units.
+        generator: CPU generator of the noise.
+
+    Returns:
+        [B, T, 3, H, W], not clamped.
+    """
+    noise = torch.randn(frames.shape, generator=generator).to(frames)
+    return frames + noise_aug_strength.to(frames)[:, None, None, None, None] * noise / 2
+
+
+def decode_latents(
+    vae: AutoencoderKLTemporalDecoder, latents: Tensor, chunk_size: int = 16
+) -> Tensor:
+    """Decode scaled latents to images.
+
+    Args:
+        vae: decoder.
+        latents: [B, T, C, h, w] at the scale of the diffusion model.
+        chunk_size: frames decoded together; smaller needs less memory.
+
+    Returns:
+        [B, T, 3, H, W] in [0, 1].
+    """
+    videos = []
+    for video in (latents / vae.config.scaling_factor).to(vae.dtype):
+        chunks = [
+            vae.decode(chunk, num_frames=len(chunk)).sample for chunk in video.split(chunk_size)
+        ]
+        videos.append(torch.cat(chunks))
+    return (torch.stack(videos).float() / 2 + 0.5).clamp(0, 1)
+
+
+def vector_condition(elevation_deg: Tensor, noise_aug_strength: Tensor) -> Tensor:
+    """The paper's vector condition, which the UNet embeds as sinusoids (Section 4.2).
+
+    Args:
+        elevation_deg: [B] degrees.
+        noise_aug_strength: [B].
+
+    Returns:
+        added_time_ids [B, 2].
+    """
+    return torch.stack([elevation_deg, noise_aug_strength], dim=-1)
+
+
+def estimate_depth(depth_estimator: DPTForDepthEstimation, frames: Tensor) -> Tensor:
+    """Relative inverse depth of every frame (paper, Section 4.3; DPT, arXiv 2103.13413).
+
+    Args:
+        depth_estimator: its config says the input size.
+        frames: [B, T, 3, H, W] in [0, 1].
+
+    Returns:
+        [B, T, 1, H', W'] at the estimator's own resolution, each frame scaled to [0, 1], 1 nearest.
+    """
+    size = depth_estimator.config.image_size
+    pixels = F.interpolate(frames.flatten(0, 1), (size, size), mode="bilinear") * 2 - 1
+    depth = depth_estimator(pixel_values=pixels.to(depth_estimator.dtype)).predicted_depth
+    low = depth.amin((1, 2), keepdim=True)
+    high = depth.amax((1, 2), keepdim=True)
+    depth = (depth - low) / (high - low).clamp_min(1e-6)
+    return depth[:, None].unflatten(0, frames.shape[:2]).to(frames)
+
+
+def resize_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize depth maps to the resolution of the latents (paper, Section 4.3).
+
+    Args:
+        depth: [B, T, 1, H, W].
+        size: (h, w) of the latents.
+
+    Returns:
+        [B, T, 1, h, w].
+    """
+    resized = F.interpolate(depth.flatten(0, 1), size, mode="bilinear", antialias=True)
+    return resized.unflatten(0, depth.shape[:2])
+
+
+class ElevationEstimator(ModelMixin, ConfigMixin):
+    """Elevation of the camera that took the reference image, from its CLIP embedding.
+
+    The paper takes the elevation as given; a photo does not say it.
+    """
+
+    @register_to_config
+    def __init__(self, embed_dim: int, hidden_dim: int = 128):
+        """Args:
+        embed_dim: width of the image embedding.
+        hidden_dim: of the perceptron.
+        """
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(embed_dim), nn.Linear(embed_dim, hidden_dim), nn.GELU(),
+            nn.Linear(hidden_dim, 1),
+        )  # fmt: skip
+
+    def forward(self, image_embeds: Tensor) -> Tensor:
+        """Estimate the elevation.
+
+        Args:
+            image_embeds: [B, 1, D].
+
+        Returns:
+            [B] degrees.
+        """
+        return self.layers(image_embeds[:, 0])[:, 0] * 15 + 15  # U[-10, 40]: mean 15, std 14.4

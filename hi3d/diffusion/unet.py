@@ -1,0 +1,104 @@
+"""The video UNet of both stages: Stable Video Diffusion's class at any size."""
+
+from dataclasses import dataclass, field
+
+import torch
+from diffusers import UNetSpatioTemporalConditionModel
+
+from hi3d.cameras import NUM_ORBIT_VIEWS
+
+NUM_TIME_IDS = 2
+"""Vector condition of the paper (Section 4.2): elevation and noise augmentation."""
+
+
+@dataclass
+class UNetConfig:
+    """Size of the UNet. The defaults are Stable Video Diffusion's (1.5 billion parameters)."""
+
+    block_out_channels: list[int] = field(default_factory=lambda: [320, 640, 1280, 1280])
+    """Channels per level, each divisible by 32; every level but the last halves the resolution."""
+    layers_per_block: int = 2
+    """Residual blocks per level."""
+    num_attention_heads: list[int] = field(default_factory=lambda: [5, 10, 20, 20])
+    """Heads per level."""
+    cross_attention_dim: int = 1024
+    """Width of the image embedding."""
+    addition_time_embed_dim: int = 256
+    """Width of the sinusoidal embedding of each vector condition."""
+
+
+def stage1_in_channels(latent_channels: int) -> int:
+    """Noisy latents and image latents (paper, Section 4.2)."""
+    return 2 * latent_channels
+
+
+def stage2_in_channels(latent_channels: int) -> int:
+    """Noisy latents, image latents, orbit latents and depth (paper, Section 4.3)."""
+    return 3 * latent_channels + 1
+
+
+def build_unet(
+    config: UNetConfig, in_channels: int, out_channels: int
+) -> UNetSpatioTemporalConditionModel:
+    """A randomly initialised UNet; attention on every level but the lowest, as in SVD.
+
+    Args:
+        config: its size.
+        in_channels: noisy latents plus the conditions concatenated to them.
+        out_channels: of the latents.
+    """
+    num_attended = len(config.block_out_channels) - 1
+    down = ["CrossAttnDownBlockSpatioTemporal"] * num_attended + ["DownBlockSpatioTemporal"]
+    up = ["UpBlockSpatioTemporal"] + ["CrossAttnUpBlockSpatioTemporal"] * num_attended
+    return UNetSpatioTemporalConditionModel(
+        in_channels=in_channels,
+        out_channels=out_channels,
+        down_block_types=tuple(down),
+        up_block_types=tuple(up),
+        block_out_channels=tuple(config.block_out_channels),
+        addition_time_embed_dim=config.addition_time_embed_dim,
+        projection_class_embeddings_input_dim=NUM_TIME_IDS * config.addition_time_embed_dim,
+        layers_per_block=config.layers_per_block,
+        cross_attention_dim=config.cross_attention_dim,
+        num_attention_heads=tuple(config.num_attention_heads),
+        num_frames=NUM_ORBIT_VIEWS,
+    )
+
+
+def from_svd(
+    svd: UNetSpatioTemporalConditionModel, in_channels: int
+) -> UNetSpatioTemporalConditionModel:
+    """Remould SVD's UNet: other input channels, and elevation in place of fps and motion.
+
+    - Input convolution: noisy and image latents keep their weights; further channels start at 0,
+      so that the new network begins as SVD.
+    - Vector condition: SVD's [fps | motion | noise augmentation] becomes
+      [elevation | noise augmentation]; elevation starts at 0 and noise augmentation is kept. A
+      network that has our two conditions already keeps both.
+
+    Args:
+        svd: SVD's UNet, or the other stage's.
+        in_channels: of the new network, at least SVD's.
+
+    Returns:
+        A new UNet; `svd` is not changed.
+
+    Raises:
+        ValueError: `in_channels` is smaller than SVD's.
+    """
+    if in_channels < svd.config.in_channels:
+        raise ValueError(f"in_channels {in_channels} is below SVD's {svd.config.in_channels}")
+    width = svd.config.addition_time_embed_dim
+    settings = {**svd.config, "in_channels": in_channels}
+    settings["projection_class_embeddings_input_dim"] = NUM_TIME_IDS * width
+    unet = UNetSpatioTemporalConditionModel.from_config(settings)
+    state = svd.state_dict()
+    conv = torch.zeros_like(unet.conv_in.weight)
+    conv[:, : svd.config.in_channels] = state["conv_in.weight"]
+    state["conv_in.weight"] = conv
+    if svd.config.projection_class_embeddings_input_dim != NUM_TIME_IDS * width:
+        vector = torch.zeros_like(unet.add_embedding.linear_1.weight)
+        vector[:, -width:] = state["add_embedding.linear_1.weight"][:, -width:]
+        state["add_embedding.linear_1.weight"] = vector
+    unet.load_state_dict(state)
+    return unet

@@ -1,0 +1,114 @@
+"""Reading and writing model folders (diffusers layout), with one-line errors."""
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import (
+    AutoencoderKLTemporalDecoder,
+    EulerDiscreteScheduler,
+    UNetSpatioTemporalConditionModel,
+)
+from safetensors import SafetensorError
+from torch import nn
+from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
+
+from hi3d.diffusion.conditioning import ElevationEstimator
+from hi3d.diffusion.unet import NUM_TIME_IDS, from_svd
+from hi3d.errors import InputError
+from hi3d.files import write_json
+
+NETWORKS: dict[str, Any] = {
+    "unet": UNetSpatioTemporalConditionModel,
+    "vae": AutoencoderKLTemporalDecoder,
+    "image_encoder": CLIPVisionModelWithProjection,
+    "elevation_estimator": ElevationEstimator,
+    "depth_estimator": DPTForDepthEstimation,
+    "scheduler": EulerDiscreteScheduler,
+}
+"""The class of each part of a model folder."""
+
+
+def load_network(folder: str, name: str, dtype: torch.dtype = torch.float32) -> Any:
+    """Load one part of a model folder.
+
+    Args:
+        folder: local folder, or a repository of the Hugging Face hub (`organisation/name`).
+        name: sub-folder, a key of `NETWORKS`.
+        dtype: of the weights.
+
+    Returns:
+        An instance of `NETWORKS[name]`, in evaluation mode if it is a network.
+
+    Raises:
+        InputError: missing, truncated or of another shape.
+    """
+    if not Path(folder).is_dir() and (Path(folder).is_absolute() or str(folder).count("/") != 1):
+        raise InputError(f"no model folder at {folder}: check the path, or train it first")
+    if Path(folder).is_dir() and not (Path(folder) / name).is_dir():
+        raise InputError(f"model folder {folder} has no {name}/: it is incomplete, get it again")
+    options = {} if name == "scheduler" else {"torch_dtype": dtype}
+    try:
+        if issubclass(NETWORKS[name], DPTForDepthEstimation | CLIPVisionModelWithProjection):
+            options = {"dtype": dtype}
+        network = NETWORKS[name].from_pretrained(folder, subfolder=name, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"cannot load {name} from {folder}: missing or damaged, get it again ({cause})"
+        ) from error
+    return network.eval() if isinstance(network, nn.Module) else network
+
+
+def load_networks(base: str | None, **folders: str | None) -> dict[str, nn.Module]:
+    """Load networks by name, each from its own folder or else from `base`.
+
+    Raises:
+        InputError: neither is given, or as `load_network`.
+    """
+    networks = {}
+    for name, folder in folders.items():
+        source = folder or base
+        if source is None:
+            raise InputError(f"no folder for the {name}: set {name}=FOLDER or init_from=FOLDER")
+        networks[name] = load_network(source, name)
+    return networks
+
+
+def load_unet(folder: str, in_channels: int) -> UNetSpatioTemporalConditionModel:
+    """The UNet of a model folder; SVD's own is remoulded to `in_channels` and our conditions.
+
+    Raises:
+        InputError: as `load_network`, or the network does not fit.
+    """
+    unet = load_network(folder, "unet")
+    width = unet.config.addition_time_embed_dim
+    is_svd = unet.config.projection_class_embeddings_input_dim != NUM_TIME_IDS * width
+    if is_svd or unet.config.in_channels < in_channels:
+        return from_svd(unet, in_channels)
+    if unet.config.in_channels != in_channels:
+        raise InputError(
+            f"the UNet of {folder} takes {unet.config.in_channels} channels and this stage "
+            f"{in_channels}: give the other stage's folder"
+        )
+    return unet
+
+
+def write_model_index(folder: str | Path, pipeline_class: str, parts: dict[str, Any]) -> None:
+    """Write `model_index.json`, by which a pipeline's `from_pretrained` knows its parts.
+
+    Args:
+        folder: the model folder.
+        pipeline_class: name of the pipeline.
+        parts: name -> instance, each saved in its own sub-folder.
+    """
+    index: dict[str, Any] = {
+        "_class_name": pipeline_class,
+        "_diffusers_version": diffusers.__version__,
+    }
+    for name, part in parts.items():
+        library = type(part).__module__.split(".")[0]
+        module = library if library in ("diffusers", "transformers") else type(part).__module__
+        index[name] = [module, type(part).__name__]
+    write_json(Path(folder) / "model_index.json", index)

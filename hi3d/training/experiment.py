@@ -1,0 +1,224 @@
+"""The typed configs of all trainings."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from hi3d.config import load_config, peek
+from hi3d.data.degradation import DegradationConfig
+from hi3d.diffusion.unet import UNetConfig
+from hi3d.errors import InputError
+
+
+@dataclass
+class DataConfig:
+    """Orbits to train and validate on."""
+
+    train: str = MISSING
+    """Folder of orbits or of shards."""
+    val: str | None = None
+    """The same for validation; None trains without."""
+    resolution: int = 512
+    """Images are resized to this side, antialiased."""
+    batch_size: int = 2
+    """Orbits per device and step."""
+    num_workers: int = 4
+    """Loader processes per device."""
+    random_start: bool = False
+    """Rotate the ring so that any view is the reference (the released code); the paper's reference
+    is the first frame."""
+    cache_in_memory: bool = False
+    """Keep decoded orbits: for small data sets and long trainings."""
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with warm-up, a schedule and an exponential moving average."""
+
+    lr: float = 1e-5
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    weight_decay: float = 0.01
+    warmup_steps: int = 0
+    schedule: str = "constant"
+    """constant, or cosine to zero at `trainer.max_steps`."""
+    grad_clip: float = 1.0
+    ema_decay: float = 0.0
+    """0 keeps no moving average."""
+
+
+@dataclass
+class TrainerConfig:
+    """How long, on what, and what is written when."""
+
+    output: str = MISSING
+    """Folder of checkpoints, logs and of the exported `model/`."""
+    max_steps: int = 80_000
+    max_minutes: float | None = None
+    """Stop early after this wall-clock time."""
+    devices: str = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "bf16-mixed"
+    accumulate: int = 1
+    val_every: int = 1000
+    """Optimiser steps between validations."""
+    val_batches: int | None = None
+    """Validate on the first batches only; None takes all."""
+    checkpoint_every: int = 1000
+    log_every: int = 20
+    num_threads: int | None = None
+    """CPU threads of torch; None leaves torch's default."""
+
+
+@dataclass
+class Experiment:
+    """What every training has."""
+
+    task: str = MISSING
+    seed: int = 0
+    resume: str | None = None
+    """`last`, or the path of a checkpoint."""
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+@dataclass
+class VAEConfig:
+    """`AutoencoderKLTemporalDecoder` and its loss."""
+
+    block_out_channels: list[int] = field(default_factory=lambda: [32, 64, 96, 128])
+    layers_per_block: int = 1
+    latent_channels: int = 8
+    crop: int = 64
+    """Trained on crops of this side and on whole frames resized to it."""
+    num_frames: int = 8
+    """Consecutive frames decoded together."""
+    lambda_l1: float = 1.0
+    lambda_gradient: float = 1.0
+    """Differences between neighbouring pixels, which keep edges sharp."""
+    lambda_kl: float = 1e-5
+
+
+@dataclass
+class VAEExperiment(Experiment):
+    """Training of the small VAE."""
+
+    vae: VAEConfig = field(default_factory=VAEConfig)
+
+
+@dataclass
+class ImageEncoderConfig:
+    """`CLIPVisionModelWithProjection` and the elevation head on its embedding."""
+
+    image_size: int = 64
+    patch_size: int = 8
+    hidden_size: int = 128
+    num_layers: int = 4
+    num_heads: int = 4
+    projection_dim: int = 128
+    temperature: float = 0.1
+    lambda_contrastive: float = 1.0
+    lambda_elevation: float = 1.0
+
+
+@dataclass
+class ImageEncoderExperiment(Experiment):
+    """Training of the small image encoder: two views of one object are a pair."""
+
+    image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
+
+
+@dataclass
+class DepthConfig:
+    """`DPTForDepthEstimation` on a small ViT."""
+
+    image_size: int = 64
+    patch_size: int = 8
+    hidden_size: int = 96
+    num_layers: int = 4
+    num_heads: int = 4
+    fusion_size: int = 32
+    views_per_orbit: int = 4
+    lambda_l1: float = 1.0
+    lambda_gradient: float = 1.0
+
+
+@dataclass
+class DepthExperiment(Experiment):
+    """Training of the small depth model on rendered depth."""
+
+    depth: DepthConfig = field(default_factory=DepthConfig)
+
+
+@dataclass
+class DiffusionConfig:
+    """Noise levels and conditions of both stages."""
+
+    sigma_log_mean: float = 1.0
+    sigma_log_std: float = 1.6
+    """ln sigma ~ N(1.0, 1.6^2): Hi3D's released code."""
+    noise_aug_log_mean: float = -3.0
+    noise_aug_log_std: float = 0.5
+    """ln noise_aug_strength ~ N(-3, 0.5^2): SVD."""
+    drop_image_embeds: float = 0.1
+    drop_image_latents: float = 0.1
+    """Share of videos trained without the condition, for classifier-free guidance."""
+    cache_latents: bool = False
+    """Encode every orbit once and keep its target latents in memory."""
+
+
+@dataclass
+class Stage1Experiment(Experiment):
+    """Stage 1: reference image to orbit."""
+
+    init_from: str | None = None
+    """Model folder with SVD's networks, or an orbit pipeline to go on from."""
+    vae: str | None = None
+    """Model folder of the VAE, where `init_from` has none."""
+    image_encoder: str | None = None
+    """Model folder of the image encoder (and elevation head), where `init_from` has none."""
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    """Size of a UNet trained from scratch; unused with `init_from`."""
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+
+
+@dataclass
+class Stage2Experiment(Stage1Experiment):
+    """Stage 2: low-resolution orbit to high-resolution orbit."""
+
+    depth_estimator: str | None = None
+    """Model folder of the depth model (DPT)."""
+    stage1: str | None = None
+    """Model folder of a trained stage 1, to train on its outputs too (paper, Section 4.3)."""
+    stage1_share: float = 0.0
+    """Share of steps on stage-1 outputs; the others see degraded true orbits."""
+    stage1_resolution: int = 512
+    stage1_steps: int = 25
+    stage1_sigma_max: float = 700.0
+    noise_aug_inference: float = 0.02
+    """Noise augmentation with which stage 1 is run."""
+    degradation: DegradationConfig = field(default_factory=DegradationConfig)
+
+
+EXPERIMENTS: dict[str, type[Experiment]] = {
+    "vae": VAEExperiment,
+    "image_encoder": ImageEncoderExperiment,
+    "depth": DepthExperiment,
+    "stage1": Stage1Experiment,
+    "stage2": Stage2Experiment,
+}
+
+
+def load_experiment(path: str | Path, overrides: list[str] | None = None) -> Any:
+    """Read a training config; its `task` chooses the schema.
+
+    Raises:
+        InputError: as `load_config`, or the task is missing or unknown.
+    """
+    task = peek(path, "task", overrides or [])
+    if task not in EXPERIMENTS:
+        raise InputError(f"{path}: task is '{task}': choose one of {', '.join(EXPERIMENTS)}")
+    return load_config(EXPERIMENTS[task], path, overrides or [])

@@ -1,0 +1,177 @@
+"""Stage 1: reference image to orbit (paper, Section 4.2)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+from torch import Tensor, nn
+
+from hi3d.diffusion.conditioning import (
+    augment_with_noise,
+    encode_condition,
+    encode_frames,
+    encode_image,
+    vector_condition,
+)
+from hi3d.diffusion.edm import loss_denoising, sample_sigma
+from hi3d.diffusion.sampling import OrbitCondition, conditioned_network
+from hi3d.diffusion.unet import build_unet, stage1_in_channels
+from hi3d.diffusion.weights import load_network, load_networks, load_unet, write_model_index
+from hi3d.training.experiment import Stage1Experiment
+from hi3d.training.module import Batch, TrainingModule
+
+VALIDATION_SIGMAS = (0.3, 1.0, 3.0, 10.0, 40.0)
+"""Noise levels at which the validation loss is measured, so that its curve is not noise."""
+
+
+def build_scheduler() -> EulerDiscreteScheduler:
+    """The sampler's settings as diffusers writes them (SVD's noise levels, 700 to 0.002)."""
+    return EulerDiscreteScheduler(
+        prediction_type="v_prediction",
+        use_karras_sigmas=True,
+        timestep_type="continuous",
+        timestep_spacing="leading",
+        sigma_min=0.002,
+        sigma_max=700.0,
+    )
+
+
+class Stage1Module(TrainingModule):
+    """Trains the UNet to denoise orbits given the reference image and the elevation."""
+
+    experiment: Stage1Experiment
+    network: UNetSpatioTemporalConditionModel
+    pipeline_class = "OrbitPipeline"
+
+    def __init__(self, experiment: Stage1Experiment):
+        """Args:
+        experiment: says where the frozen networks are and how large the UNet is.
+
+        Raises:
+            InputError: a model folder is missing or broken.
+        """
+        frozen = self.load_frozen(experiment)
+        latent_channels = frozen["vae"].config.latent_channels
+        super().__init__(experiment, self.build_network(experiment, latent_channels))
+        self.freeze(**frozen)
+        self.latent_cache: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def load_frozen(self, experiment: Stage1Experiment) -> dict[str, nn.Module]:
+        """The networks that are used and not trained; the elevation head where there is one."""
+        frozen = load_networks(
+            experiment.init_from, vae=experiment.vae, image_encoder=experiment.image_encoder
+        )
+        source = experiment.image_encoder or experiment.init_from
+        if source is not None and (Path(source) / "elevation_estimator").is_dir():
+            frozen["elevation_estimator"] = load_network(source, "elevation_estimator")
+        return frozen
+
+    def build_network(
+        self, experiment: Stage1Experiment, latent_channels: int
+    ) -> UNetSpatioTemporalConditionModel:
+        """The UNet, from scratch or from the networks of `init_from`."""
+        in_channels = self.in_channels(latent_channels)
+        if experiment.init_from is not None:
+            return load_unet(experiment.init_from, in_channels)
+        return build_unet(experiment.unet, in_channels, latent_channels)
+
+    def in_channels(self, latent_channels: int) -> int:
+        """Input channels of this stage's UNet."""
+        return stage1_in_channels(latent_channels)
+
+    @torch.no_grad()
+    def target_latents(self, batch: Batch) -> Tensor:
+        """Samples of the posterior of the true orbit, scaled.
+
+        Returns:
+            [B, T, C, h, w].
+        """
+        vae = self.frozen["vae"]
+        if not self.experiment.diffusion.cache_latents:
+            mean, std = encode_frames(vae, batch["rgb"])
+        else:
+            mean, std = self.cached_latents(batch)
+        return (mean + std * torch.randn_like(std)) * vae.config.scaling_factor
+
+    def cached_latents(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, encoded at an orbit's first visit and kept unrotated."""
+        means, stds = [], []
+        for i, uid in enumerate(batch["uid"]):
+            start = int(batch["start_view"][i])
+            if uid not in self.latent_cache:
+                mean, std = encode_frames(self.frozen["vae"], batch["rgb"][i : i + 1])
+                self.latent_cache[uid] = (
+                    mean[0].roll(start, 0).to("cpu", torch.bfloat16),
+                    std[0].roll(start, 0).to("cpu", torch.bfloat16),
+                )
+            mean, std = (value.roll(-start, 0) for value in self.latent_cache[uid])
+            means.append(mean)
+            stds.append(std)
+        return torch.stack(means).to(self.device).float(), torch.stack(stds).to(self.device).float()
+
+    def noise_aug_strength(self, batch_size: int) -> Tensor:
+        """ln noise_aug_strength ~ N(mean, std^2), one per video. [B]"""
+        config = self.experiment.diffusion
+        return sample_sigma(
+            batch_size, config.noise_aug_log_mean, config.noise_aug_log_std, device=self.device
+        )
+
+    @torch.no_grad()
+    def condition(self, batch: Batch) -> OrbitCondition:
+        """What the UNet is told, without dropout."""
+        reference = batch["rgb"][:, :1]
+        noise_aug = self.noise_aug_strength(len(reference))
+        latents = encode_condition(self.frozen["vae"], augment_with_noise(reference, noise_aug))
+        return OrbitCondition(
+            latents.expand(-1, batch["rgb"].shape[1], -1, -1, -1),
+            encode_image(self.frozen["image_encoder"], reference[:, 0]),
+            vector_condition(batch["elevation_deg"].float(), noise_aug),
+        )
+
+    def drop_conditions(self, condition: OrbitCondition) -> OrbitCondition:
+        """Drop the embedding and the latents of some videos, independently (guidance)."""
+        config = self.experiment.diffusion
+        batch_size = len(condition.concat)
+        keep_embeds = torch.rand(batch_size, 1, 1) >= config.drop_image_embeds
+        keep_latents = torch.rand(batch_size, 1, 1, 1, 1) >= config.drop_image_latents
+        return OrbitCondition(
+            condition.concat * keep_latents.to(condition.concat),
+            condition.image_embeds * keep_embeds.to(condition.image_embeds),
+            condition.added_time_ids,
+        )
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Paper Eq. 4 (stage 1) or Eq. 5 (stage 2)."""
+        latents = self.target_latents(batch)
+        condition = self.drop_conditions(self.condition(batch))
+        config = self.experiment.diffusion
+        sigma = sample_sigma(
+            len(latents), config.sigma_log_mean, config.sigma_log_std, device=self.device
+        )
+        network = conditioned_network(self.network, condition)
+        loss = loss_denoising(network, latents, torch.randn_like(latents), sigma).mean()
+        self.log_losses("train", {"loss_denoising": loss}, len(latents))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """The loss at fixed noise levels with fixed noise."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(batch_index)
+            latents = self.target_latents(batch)
+            network = conditioned_network(self.network, self.condition(batch))
+            noise = torch.randn_like(latents)
+        losses: dict[str, Any] = {}
+        for sigma in VALIDATION_SIGMAS:
+            sigmas = torch.full((len(latents),), sigma, device=self.device)
+            loss = loss_denoising(network, latents, noise, sigmas).mean()
+            losses[f"loss_sigma_{sigma:g}"] = loss
+        losses["loss_denoising"] = torch.stack(list(losses.values())).mean()
+        self.log_losses("val", losses, len(latents))
+
+    def export(self, folder: Path) -> None:
+        """Write a model folder that the stage's pipeline reads."""
+        parts = {**self.frozen, "unet": self.network, "scheduler": build_scheduler()}
+        for name, part in parts.items():
+            part.save_pretrained(folder / name)
+        write_model_index(folder, self.pipeline_class, parts)

@@ -1,0 +1,110 @@
+"""Stage 2: low-resolution orbit to high-resolution orbit (paper, Section 4.3)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hi3d.data.degradation import degrade
+from hi3d.diffusion.conditioning import (
+    augment_with_noise,
+    decode_latents,
+    encode_condition,
+    encode_image,
+    estimate_depth,
+    resize_depth,
+    vector_condition,
+)
+from hi3d.diffusion.edm import karras_sigmas
+from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
+from hi3d.diffusion.unet import stage2_in_channels
+from hi3d.diffusion.weights import load_network, load_networks
+from hi3d.training.experiment import Stage2Experiment
+from hi3d.training.module import Batch
+from hi3d.training.stage1 import Stage1Module
+
+
+class Stage2Module(Stage1Module):
+    """Trains the refiner to denoise a sharp orbit given a degraded one, its depth and the photo."""
+
+    experiment: Stage2Experiment
+    pipeline_class = "RefinerPipeline"
+
+    def in_channels(self, latent_channels: int) -> int:
+        """Noisy, image and orbit latents, and depth."""
+        return stage2_in_channels(latent_channels)
+
+    def load_frozen(self, experiment: Stage2Experiment) -> dict[str, nn.Module]:  # type: ignore[override]
+        """Stage 1's networks and the depth model."""
+        frozen = super().load_frozen(experiment)
+        depth = load_networks(experiment.init_from, depth_estimator=experiment.depth_estimator)
+        return {**frozen, **depth}
+
+    def __init__(self, experiment: Stage2Experiment):
+        """Args:
+        experiment: as stage 1, with degradation, depth model and the share of stage-1 outputs.
+
+        Raises:
+            InputError: a model folder is missing or broken.
+        """
+        super().__init__(experiment)
+        self.stage1_unet = None
+        if experiment.stage1 is not None and experiment.stage1_share > 0:
+            # In a list so that it is neither trained, nor saved with the pipeline.
+            self.stage1_unet = [load_network(experiment.stage1, "unet").requires_grad_(False)]
+
+    @torch.no_grad()
+    def coarse_orbit(self, batch: Batch) -> Tensor:
+        """What stage 2 will see at inference: a degraded orbit, or one that stage 1 made.
+
+        Returns:
+            [B, V, 3, H, W] in [0, 1]; frame 0 is the clean reference.
+        """
+        rgb = batch["rgb"]
+        seed = int(torch.randint(2**31, ()))
+        generator = torch.Generator().manual_seed(seed)
+        share = self.experiment.stage1_share if self.stage1_unet else 0.0
+        if torch.rand((), generator=generator) < share:
+            return self.stage1_orbit(batch, generator)
+        return degrade(rgb, batch["alpha"], self.experiment.degradation, generator)
+
+    def stage1_orbit(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Run stage 1 on the reference images, resized to this stage's resolution."""
+        assert self.stage1_unet is not None
+        unet = self.stage1_unet[0].to(self.device)
+        rgb, size = batch["rgb"], self.experiment.stage1_resolution
+        small = F.interpolate(rgb[:, 0], (size, size), mode="area")
+        noise_aug = torch.full((len(rgb),), self.experiment.noise_aug_inference, device=self.device)
+        latents = encode_condition(
+            self.frozen["vae"], augment_with_noise(small[:, None], noise_aug, generator)
+        )
+        condition = OrbitCondition(
+            latents.expand(-1, rgb.shape[1], -1, -1, -1),
+            encode_image(self.frozen["image_encoder"], small),
+            vector_condition(batch["elevation_deg"].float(), noise_aug),
+        )
+        sigmas = karras_sigmas(
+            self.experiment.stage1_steps, sigma_max=self.experiment.stage1_sigma_max
+        )
+        scales = torch.ones(rgb.shape[1])
+        latents = sample_orbit_latents(unet, condition, sigmas, scales, generator)
+        orbit = decode_latents(self.frozen["vae"], latents)
+        orbit = F.interpolate(orbit.flatten(0, 1), rgb.shape[-2:], mode="bicubic").clamp(0, 1)
+        orbit = orbit.unflatten(0, rgb.shape[:2])
+        return torch.cat([rgb[:, :1], orbit[:, 1:]], dim=1)
+
+    @torch.no_grad()
+    def condition(self, batch: Batch) -> OrbitCondition:
+        """Image latents, orbit latents, depth, embedding, elevation, without dropout."""
+        reference = batch["rgb"][:, :1]
+        coarse = self.coarse_orbit(batch)
+        noise_aug = self.noise_aug_strength(len(reference))
+        vae = self.frozen["vae"]
+        image_latents = encode_condition(vae, augment_with_noise(reference, noise_aug))
+        orbit_latents = encode_condition(vae, augment_with_noise(coarse, noise_aug))
+        depth = estimate_depth(self.frozen["depth_estimator"], coarse)
+        depth = resize_depth(depth, orbit_latents.shape[-2:])
+        return OrbitCondition(
+            torch.cat([image_latents.expand_as(orbit_latents), orbit_latents, depth], dim=2),
+            encode_image(self.frozen["image_encoder"], reference[:, 0]),
+            vector_condition(batch["elevation_deg"].float(), noise_aug),
+        )

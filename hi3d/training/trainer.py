@@ -1,0 +1,145 @@
+"""From a training config to a model folder."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from hi3d.config import config_to_dict
+from hi3d.errors import InputError
+from hi3d.files import make_folder
+from hi3d.progress import console
+from hi3d.run_report import RunReport
+from hi3d.training.callbacks import ExportModel, StepProgress
+from hi3d.training.datamodule import OrbitDataModule
+from hi3d.training.experiment import (
+    DepthExperiment,
+    Experiment,
+    ImageEncoderExperiment,
+    Stage1Experiment,
+    Stage2Experiment,
+    TrainerConfig,
+    VAEExperiment,
+)
+from hi3d.training.module import TrainingModule
+from hi3d.training.small_networks import DepthModule, ImageEncoderModule, VAEModule
+from hi3d.training.stage1 import Stage1Module
+from hi3d.training.stage2 import Stage2Module
+
+MODULES: dict[type[Experiment], type[TrainingModule]] = {
+    VAEExperiment: VAEModule,
+    ImageEncoderExperiment: ImageEncoderModule,
+    DepthExperiment: DepthModule,
+    Stage1Experiment: Stage1Module,
+    Stage2Experiment: Stage2Module,
+}
+
+
+def build_module(experiment: Experiment) -> TrainingModule:
+    """The LightningModule of an experiment.
+
+    Raises:
+        InputError: a model folder that it needs is missing or broken.
+    """
+    return MODULES[type(experiment)](experiment)  # type: ignore[arg-type]
+
+
+def train(experiment: Experiment) -> Path:
+    """Train, with checkpoints, logs and exports in `trainer.output`.
+
+    Args:
+        experiment: from `load_experiment`.
+
+    Returns:
+        The model folder `trainer.output/model`.
+
+    Raises:
+        InputError: data, model folders, the output folder or the checkpoint to resume are wrong.
+    """
+    config = experiment.trainer
+    output = make_folder(config.output)
+    checkpoint = find_checkpoint(experiment.resume, output)
+    if checkpoint is None and (output / "checkpoints").exists():
+        raise InputError(
+            f"{output} holds checkpoints of an earlier training: add resume=last to go on, "
+            "or choose another trainer.output"
+        )
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    pl.seed_everything(experiment.seed, workers=True, verbose=False)
+    data = OrbitDataModule(experiment.data, load_depth=isinstance(experiment, DepthExperiment))
+    data.setup("fit")
+    module = build_module(experiment)
+    validate = experiment.data.val is not None
+    trainer = build_trainer(config, output, validate, experiment.optim.grad_clip)
+    report = RunReport({"resume": experiment.resume}, config_to_dict(experiment), experiment.seed)
+    with report.step("train") as facts:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=False)
+        facts["global_step"] = trainer.global_step
+        facts["metrics"] = {name: float(v) for name, v in trainer.callback_metrics.items()}
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    report.save(output / "report.json")
+    console.print(f"model folder: {output / 'model'}")
+    return output / "model"
+
+
+def find_checkpoint(resume: str | None, output: Path) -> str | None:
+    """The checkpoint that `resume` names: `last` in the output folder, or a path.
+
+    Raises:
+        InputError: there is none.
+    """
+    if resume is None:
+        return None
+    path = output / "checkpoints" / "last.ckpt" if resume == "last" else Path(resume)
+    if not path.exists():
+        raise InputError(f"no checkpoint at {path}: leave resume out to start afresh")
+    return str(path)
+
+
+def build_trainer(
+    config: TrainerConfig, output: Path, validate: bool, grad_clip: float
+) -> pl.Trainer:
+    """A Lightning trainer; settings that a machine cannot do are told by Lightning itself."""
+    callbacks: list[Callback] = [
+        StepProgress(),
+        ExportModel(output / "model"),
+        LearningRateMonitor(),
+        ModelCheckpoint(
+            output / "checkpoints",
+            save_last=True,
+            save_top_k=1,
+            monitor=None,
+            every_n_train_steps=config.checkpoint_every,
+            save_on_exception=True,
+        ),
+    ]
+    return pl.Trainer(
+        max_steps=config.max_steps,
+        max_time=timedelta(minutes=config.max_minutes) if config.max_minutes else None,
+        accelerator="auto",
+        devices=_devices(config.devices),
+        num_nodes=config.num_nodes,
+        strategy=config.strategy,
+        precision=config.precision,  # type: ignore[arg-type]
+        accumulate_grad_batches=config.accumulate,
+        val_check_interval=config.val_every * config.accumulate if validate else None,
+        check_val_every_n_epoch=None if validate else 1,
+        limit_val_batches=config.val_batches if validate else 0,
+        num_sanity_val_steps=0,
+        log_every_n_steps=config.log_every,
+        gradient_clip_val=grad_clip,
+        logger=TensorBoardLogger(output, name="", version="logs"),
+        callbacks=callbacks,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=True,
+    )
+
+
+def _devices(devices: str) -> str | int:
+    return int(devices) if devices.isdigit() else devices

@@ -1,0 +1,22 @@
+"""Train a stage or one of the small networks: scripts/train.py --config FILE [key=value ...]."""
+
+from hi3d.command_line import make_parser, parse_arguments, run
+from hi3d.errors import InputError
+
+
+def main() -> None:
+    parser = make_parser(
+        "Train one network from a config; resume=last goes on from the last checkpoint.",
+        "scripts/train.py --config configs/nano/stage1.yaml trainer.max_steps=100",
+    )
+    arguments = parse_arguments(parser)
+    if arguments.config is None:
+        raise InputError("no config given: add --config configs/nano/stage1.yaml")
+    from hi3d.training.experiment import load_experiment
+    from hi3d.training.trainer import train
+
+    train(load_experiment(arguments.config, arguments.overrides))
+
+
+if __name__ == "__main__":
+    run(main)
