@@ -5,10 +5,13 @@ Images are [0, 1] outside; [-1, 1] only behind the VAE and depth boundaries in t
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLTemporalDecoder, ConfigMixin, ModelMixin
+from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
+
+VAE = AutoencoderKL | AutoencoderKLTemporalDecoder
+"""SVD's image decoder or its temporal decoder; the encoders are the same."""
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -36,7 +39,7 @@ def encode_image(
     return image_encoder(pixel_values=pixels).image_embeds[:, None]
 
 
-def encode_frames(vae: AutoencoderKLTemporalDecoder, frames: Tensor) -> tuple[Tensor, Tensor]:
+def encode_frames(vae: VAE, frames: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents of a video.
 
     Args:
@@ -51,7 +54,7 @@ def encode_frames(vae: AutoencoderKLTemporalDecoder, frames: Tensor) -> tuple[Te
     return posterior.mean.unflatten(0, shape), posterior.std.unflatten(0, shape)
 
 
-def encode_condition(vae: AutoencoderKLTemporalDecoder, frames: Tensor) -> Tensor:
+def encode_condition(vae: VAE, frames: Tensor) -> Tensor:
     """Latents as a condition: the mode of the posterior, not scaled, as SVD was trained.
 
     Args:
@@ -81,9 +84,7 @@ def augment_with_noise(
     return frames + noise_aug_strength.to(frames)[:, None, None, None, None] * noise / 2
 
 
-def decode_latents(
-    vae: AutoencoderKLTemporalDecoder, latents: Tensor, chunk_size: int = 16
-) -> Tensor:
+def decode_latents(vae: VAE, latents: Tensor, chunk_size: int = 16) -> Tensor:
     """Decode scaled latents to images.
 
     Args:
@@ -94,10 +95,12 @@ def decode_latents(
     Returns:
         [B, T, 3, H, W] in [0, 1].
     """
+    temporal = isinstance(vae, AutoencoderKLTemporalDecoder)
     videos = []
     for video in (latents / vae.config.scaling_factor).to(vae.dtype):
         chunks = [
-            vae.decode(chunk, num_frames=len(chunk)).sample for chunk in video.split(chunk_size)
+            vae.decode(chunk, **({"num_frames": len(chunk)} if temporal else {})).sample
+            for chunk in video.split(chunk_size)
         ]
         videos.append(torch.cat(chunks))
     return (torch.stack(videos).float() / 2 + 0.5).clamp(0, 1)
@@ -150,30 +153,36 @@ def resize_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class ElevationEstimator(ModelMixin, ConfigMixin):
-    """Elevation of the camera that took the reference image, from its CLIP embedding.
+    """Elevation of the camera that took the reference image: a small convolutional network.
 
     The paper takes the elevation as given; a photo does not say it.
     """
 
     @register_to_config
-    def __init__(self, embed_dim: int, hidden_dim: int = 128):
+    def __init__(self, channels: tuple[int, ...] = (32, 64, 96, 128), image_size: int = 64):
         """Args:
-        embed_dim: width of the image embedding.
-        hidden_dim: of the perceptron.
+        channels: of the layers, each of which halves the resolution; divisible by 8.
+        image_size: side that images are resized to.
         """
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.LayerNorm(embed_dim), nn.Linear(embed_dim, hidden_dim), nn.GELU(),
-            nn.Linear(hidden_dim, 1),
-        )  # fmt: skip
+        layers: list[nn.Module] = []
+        for before, after in zip((3, *channels[:-1]), channels, strict=True):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after)]
+            layers += [nn.SiLU(), nn.Conv2d(after, after, 3, padding=1), nn.SiLU()]
+        self.features = nn.Sequential(*layers)
+        side = image_size // 2 ** len(channels)
+        self.head = nn.Linear(channels[-1] * side * side, 1)
 
-    def forward(self, image_embeds: Tensor) -> Tensor:
+    def forward(self, rgb: Tensor) -> Tensor:
         """Estimate the elevation.
 
         Args:
-            image_embeds: [B, 1, D].
+            rgb: [B, 3, H, W] in [0, 1], over white.
 
         Returns:
             [B] degrees.
         """
-        return self.layers(image_embeds[:, 0])[:, 0] * 15 + 15  # U[-10, 40]: mean 15, std 14.4
+        size = (self.config.image_size, self.config.image_size)
+        pixels = F.interpolate(rgb, size, mode="bilinear", antialias=True).to(self.dtype) * 2 - 1
+        # The paper draws elevations from U[-10, 40] degrees: mean 15, standard deviation 14.4.
+        return self.head(self.features(pixels).flatten(1))[:, 0] * 15 + 15

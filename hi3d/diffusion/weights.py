@@ -6,7 +6,7 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import (
-    AutoencoderKLTemporalDecoder,
+    AutoModel,
     EulerDiscreteScheduler,
     UNetSpatioTemporalConditionModel,
 )
@@ -21,7 +21,7 @@ from hi3d.files import write_json
 
 NETWORKS: dict[str, Any] = {
     "unet": UNetSpatioTemporalConditionModel,
-    "vae": AutoencoderKLTemporalDecoder,
+    "vae": AutoModel,  # AutoencoderKL or AutoencoderKLTemporalDecoder, as its config says
     "image_encoder": CLIPVisionModelWithProjection,
     "elevation_estimator": ElevationEstimator,
     "depth_estimator": DPTForDepthEstimation,
@@ -34,25 +34,29 @@ def load_network(folder: str, name: str, dtype: torch.dtype = torch.float32) -> 
     """Load one part of a model folder.
 
     Args:
-        folder: local folder, or a repository of the Hugging Face hub (`organisation/name`).
+        folder: local folder, or a repository of the Hugging Face hub (`organisation/name`). A
+            depth model may also be the folder or the repository itself.
         name: sub-folder, a key of `NETWORKS`.
         dtype: of the weights.
 
     Returns:
-        An instance of `NETWORKS[name]`, in evaluation mode if it is a network.
+        An instance of the class that `NETWORKS` or its config names, in evaluation mode if it is a network.
 
     Raises:
         InputError: missing, truncated or of another shape.
     """
     if not Path(folder).is_dir() and (Path(folder).is_absolute() or str(folder).count("/") != 1):
         raise InputError(f"no model folder at {folder}: check the path, or train it first")
-    if Path(folder).is_dir() and not (Path(folder) / name).is_dir():
+    is_local = Path(folder).is_dir()
+    # Depth models are published alone: the repository, or the folder, is the network.
+    alone = name == "depth_estimator" and not (is_local and (Path(folder) / name).is_dir())
+    if is_local and not alone and not (Path(folder) / name).is_dir():
         raise InputError(f"model folder {folder} has no {name}/: it is incomplete, get it again")
     options = {} if name == "scheduler" else {"torch_dtype": dtype}
     try:
         if issubclass(NETWORKS[name], DPTForDepthEstimation | CLIPVisionModelWithProjection):
             options = {"dtype": dtype}
-        network = NETWORKS[name].from_pretrained(folder, subfolder=name, **options)
+        network = NETWORKS[name].from_pretrained(folder, subfolder="" if alone else name, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
         cause = " ".join(str(error).split())[:200]
         raise InputError(
@@ -95,13 +99,16 @@ def load_unet(folder: str, in_channels: int) -> UNetSpatioTemporalConditionModel
     return unet
 
 
-def write_model_index(folder: str | Path, pipeline_class: str, parts: dict[str, Any]) -> None:
+def write_model_index(
+    folder: str | Path, pipeline_class: str, parts: dict[str, Any], resolution: int
+) -> None:
     """Write `model_index.json`, by which a pipeline's `from_pretrained` knows its parts.
 
     Args:
         folder: the model folder.
         pipeline_class: name of the pipeline.
         parts: name -> instance, each saved in its own sub-folder.
+        resolution: image side that the UNet was trained at.
     """
     index: dict[str, Any] = {
         "_class_name": pipeline_class,
@@ -111,4 +118,5 @@ def write_model_index(folder: str | Path, pipeline_class: str, parts: dict[str, 
         library = type(part).__module__.split(".")[0]
         module = library if library in ("diffusers", "transformers") else type(part).__module__
         index[name] = [module, type(part).__name__]
+    index["resolution"] = resolution
     write_json(Path(folder) / "model_index.json", index)

@@ -39,14 +39,17 @@ class StepProgress(Callback):
         if console.quiet or console.is_terminal:
             return
         if trainer.global_step % trainer.log_every_n_steps == 0:  # a log file sees lines, no bar
-            console.print(f"step {trainer.global_step}/{trainer.max_steps} loss {self.loss:.4f}")
+            console.print(
+                f"step {trainer.global_step}/{trainer.max_steps} loss {self.loss:.4f}",
+                soft_wrap=True,
+            )
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Print the validation scores."""
         scores = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         if scores and not trainer.sanity_checking:
             text = ", ".join(f"{name[4:]} {value:.4f}" for name, value in sorted(scores.items()))
-            console.print(f"step {trainer.global_step} validation: {text}")
+            console.print(f"step {trainer.global_step} validation: {text}", soft_wrap=True)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Close the bar."""

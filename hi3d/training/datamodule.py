@@ -39,6 +39,7 @@ class OrbitDataModule(pl.LightningDataModule):
             random_start=random_start,
             load_depth=self.load_depth,
             cache_in_memory=self.config.cache_in_memory,
+            num_views=self.config.num_views,
         )
 
     def _loader(self, orbits: OrbitDataset, shuffle: bool) -> DataLoader:

@@ -29,6 +29,8 @@ class DataConfig:
     random_start: bool = False
     """Rotate the ring so that any view is the reference (the released code); the paper's reference
     is the first frame."""
+    num_views: int | None = None
+    """Take only so many neighbouring views of each orbit: for networks that see single images."""
     cache_in_memory: bool = False
     """Keep decoded orbits: for small data sets and long trainings."""
 
@@ -87,19 +89,23 @@ class Experiment:
 
 @dataclass
 class VAEConfig:
-    """`AutoencoderKLTemporalDecoder` and its loss."""
+    """`AutoencoderKL` and its loss."""
 
-    block_out_channels: list[int] = field(default_factory=lambda: [32, 64, 96, 128])
+    block_out_channels: list[int] = field(default_factory=lambda: [32, 64, 128, 128])
     layers_per_block: int = 1
     latent_channels: int = 8
     crop: int = 64
-    """Trained on crops of this side and on whole frames resized to it."""
-    num_frames: int = 8
-    """Consecutive frames decoded together."""
-    lambda_l1: float = 1.0
-    lambda_gradient: float = 1.0
+    """Side of the training crops in pixels."""
+    scales: list[float] = field(default_factory=lambda: [1.0, 0.5])
+    """Frames are resized by one of these before cropping: both stages use the VAE."""
+    lambda_mse: float = 10.0
+    lambda_chroma: float = 30.0
+    """Squared error of each pixel's colour around its grey: most renders hold little colour, which
+    is learned last without this."""
+    lambda_l1: float = 0.3
+    lambda_gradient: float = 0.3
     """Differences between neighbouring pixels, which keep edges sharp."""
-    lambda_kl: float = 1e-5
+    lambda_kl: float = 1e-4
 
 
 @dataclass
@@ -111,7 +117,7 @@ class VAEExperiment(Experiment):
 
 @dataclass
 class ImageEncoderConfig:
-    """`CLIPVisionModelWithProjection` and the elevation head on its embedding."""
+    """`CLIPVisionModelWithProjection` and the temperature of its contrastive loss."""
 
     image_size: int = 64
     patch_size: int = 8
@@ -120,8 +126,6 @@ class ImageEncoderConfig:
     num_heads: int = 4
     projection_dim: int = 128
     temperature: float = 0.1
-    lambda_contrastive: float = 1.0
-    lambda_elevation: float = 1.0
 
 
 @dataclass
@@ -129,6 +133,21 @@ class ImageEncoderExperiment(Experiment):
     """Training of the small image encoder: two views of one object are a pair."""
 
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
+
+
+@dataclass
+class ElevationConfig:
+    """`ElevationEstimator`."""
+
+    image_size: int = 64
+    channels: list[int] = field(default_factory=lambda: [32, 64, 96, 128])
+
+
+@dataclass
+class ElevationExperiment(Experiment):
+    """Training of the elevation estimator."""
+
+    elevation: ElevationConfig = field(default_factory=ElevationConfig)
 
 
 @dataclass
@@ -141,9 +160,9 @@ class DepthConfig:
     num_layers: int = 4
     num_heads: int = 4
     fusion_size: int = 32
-    views_per_orbit: int = 4
-    lambda_l1: float = 1.0
-    lambda_gradient: float = 1.0
+    lambda_mse: float = 1.0
+    """Squared, since an absolute error is at rest where every pixel is predicted background."""
+    lambda_gradient: float = 0.1
 
 
 @dataclass
@@ -179,7 +198,11 @@ class Stage1Experiment(Experiment):
     vae: str | None = None
     """Model folder of the VAE, where `init_from` has none."""
     image_encoder: str | None = None
-    """Model folder of the image encoder (and elevation head), where `init_from` has none."""
+    """Model folder of the image encoder, where `init_from` has none."""
+    elevation_estimator: str | None = None
+    """Model folder of the elevation estimator, which is only passed on to the exported folder."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: slower, much less memory."""
     unet: UNetConfig = field(default_factory=UNetConfig)
     """Size of a UNet trained from scratch; unused with `init_from`."""
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
@@ -206,6 +229,7 @@ class Stage2Experiment(Stage1Experiment):
 EXPERIMENTS: dict[str, type[Experiment]] = {
     "vae": VAEExperiment,
     "image_encoder": ImageEncoderExperiment,
+    "elevation": ElevationExperiment,
     "depth": DepthExperiment,
     "stage1": Stage1Experiment,
     "stage2": Stage2Experiment,

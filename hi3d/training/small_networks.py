@@ -1,11 +1,13 @@
-"""Trainings of the networks that Stable Video Diffusion brings and a small model must make itself:
-VAE, image encoder with elevation head, and depth model."""
+"""Trainings of the networks that a small model cannot take from elsewhere.
+
+VAE, image encoder, elevation estimator and depth model.
+"""
 
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLTemporalDecoder
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from transformers import (
     CLIPVisionConfig,
@@ -18,73 +20,85 @@ from hi3d.diffusion.conditioning import ElevationEstimator, encode_frames, encod
 from hi3d.training.experiment import (
     DepthConfig,
     DepthExperiment,
+    ElevationExperiment,
     ImageEncoderConfig,
     ImageEncoderExperiment,
     VAEConfig,
     VAEExperiment,
 )
-from hi3d.training.losses import loss_contrastive, loss_gradient, loss_kl, loss_l1
+from hi3d.training.losses import loss_chroma, loss_contrastive, loss_gradient, loss_kl, loss_l1
 from hi3d.training.module import Batch, TrainingModule
 
+DISPARITY_OFFSET = 0.2
+"""Added to all targets: DPT ends in a ReLU, which dies where most pixels are background at 0."""
 FAR_DISPARITY, NEAR_DISPARITY = 1 / 2.4, 1 / 0.6
 """Ends of the inverse depth that a depth PNG can hold (16-bit range of the SyncDreamer sets)."""
 
 
-def build_vae(config: VAEConfig) -> AutoencoderKLTemporalDecoder:
-    """A randomly initialised VAE; every level but the last halves the resolution."""
-    return AutoencoderKLTemporalDecoder(
-        down_block_types=("DownEncoderBlock2D",) * len(config.block_out_channels),
+def build_vae(config: VAEConfig) -> AutoencoderKL:
+    """A randomly initialised image VAE; every level but the last halves the resolution.
+
+    SVD's temporal decoder normalises in 32 groups. With as few channels as here a group would be
+    one channel, which takes the colour out of the image.
+    """
+    num_levels = len(config.block_out_channels)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * num_levels,
+        up_block_types=("UpDecoderBlock2D",) * num_levels,
         block_out_channels=tuple(config.block_out_channels),
         layers_per_block=config.layers_per_block,
         latent_channels=config.latent_channels,
+        norm_num_groups=8,
+        mid_block_add_attention=False,  # trained on crops, used on whole images
         scaling_factor=1.0,
     )
 
 
+def resize_video(frames: Tensor, side: int) -> Tensor:
+    """Average [B, T, 3, H, W] down to [B, T, 3, side, side]."""
+    resized = F.interpolate(frames.flatten(0, 1), (side, side), mode="area")
+    return resized.unflatten(0, frames.shape[:2])
+
+
 class VAEModule(TrainingModule):
-    """Trains `AutoencoderKLTemporalDecoder` on short runs of neighbouring views."""
+    """Trains `AutoencoderKL` on crops of a few views of many objects."""
 
     experiment: VAEExperiment
-    network: AutoencoderKLTemporalDecoder
+    network: AutoencoderKL
 
     def __init__(self, experiment: VAEExperiment):
         """Args: experiment: `vae` says the size and the losses."""
         super().__init__(experiment, build_vae(experiment.vae))
         self.register_buffer("latent_std", torch.ones(()))
 
-    def select_frames(self, rgb: Tensor, whole: bool) -> Tensor:
-        """Neighbouring frames, as a crop or resized as a whole.
+    def crop(self, rgb: Tensor) -> Tensor:
+        """The frames at a random scale, cropped near the middle, where the object is.
 
         Args:
-            rgb: [B, V, 3, H, W].
-            whole: resize instead of cropping.
+            rgb: [B, T, 3, H, W].
 
         Returns:
-            [B, num_frames, 3, crop, crop].
+            [B, T, 3, crop, crop].
         """
         config = self.experiment.vae
-        start = int(torch.randint(rgb.shape[1], ()))
-        frames = rgb.roll(-start, 1)[:, : config.num_frames]
-        spare = frames.shape[-1] - config.crop
-        if whole or spare <= 0:
-            size = (config.crop, config.crop)
-            return F.interpolate(frames.flatten(0, 1), size, mode="area").unflatten(
-                0, frames.shape[:2]
-            )
-        # The mean of two uniform draws lies near the middle, where the object is.
-        y, x = (torch.randint(spare + 1, (2, 2)).float().mean(0).long()).tolist()
+        side = round(rgb.shape[-1] * config.scales[int(torch.randint(len(config.scales), ()))])
+        frames = resize_video(rgb, side)
+        spare = max(side - config.crop, 0)
+        y, x = torch.randint(spare + 1, (2, 2)).float().mean(0).long().tolist()
         return frames[..., y : y + config.crop, x : x + config.crop]
 
     def losses(self, frames: Tensor, sample: bool) -> dict[str, Tensor]:
         """Reconstruction and KL losses of [B, T, 3, H, W] frames in [0, 1]."""
         mean, std = encode_frames(self.network, frames)
         latents = mean + std * torch.randn_like(std) if sample else mean
-        decoded = self.network.decode(latents.flatten(0, 1), num_frames=frames.shape[1]).sample
+        decoded = self.network.decode(latents.flatten(0, 1)).sample
         decoded = (decoded / 2 + 0.5).unflatten(0, frames.shape[:2])
         with torch.no_grad():
             self.latent_std.lerp_(mean.float().std(), 0.02)
             mse = (decoded.clamp(0, 1) - frames).square().mean((2, 3, 4))
         return {
+            "loss_mse": F.mse_loss(decoded, frames),
+            "loss_chroma": loss_chroma(decoded, frames),
             "loss_l1": loss_l1(decoded, frames),
             "loss_gradient": loss_gradient(decoded, frames),
             "loss_kl": loss_kl(mean.float(), std.float()),
@@ -92,22 +106,23 @@ class VAEModule(TrainingModule):
         }
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """One step on crops and whole frames in turn."""
+        """One step on crops."""
         config = self.experiment.vae
-        frames = self.select_frames(batch["rgb"], whole=batch_index % 2 == 0)
+        frames = self.crop(batch["rgb"])
         losses = self.losses(frames, sample=True)
         self.log_losses("train", losses, len(frames))
         return (
-            config.lambda_l1 * losses["loss_l1"]
+            config.lambda_mse * losses["loss_mse"]
+            + config.lambda_chroma * losses["loss_chroma"]
+            + config.lambda_l1 * losses["loss_l1"]
             + config.lambda_gradient * losses["loss_gradient"]
             + config.lambda_kl * losses["loss_kl"]
         )
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Reconstruction of whole frames."""
-        size = self.experiment.vae.crop
-        frames = F.interpolate(batch["rgb"].flatten(0, 1), (size, size), mode="area")
-        frames = frames.unflatten(0, batch["rgb"].shape[:2])
+        """Reconstruction of whole orbits at the smallest scale."""
+        side = round(batch["rgb"].shape[-1] * min(self.experiment.vae.scales))
+        frames = resize_video(batch["rgb"], side)
         self.log_losses("val", self.losses(frames, sample=False), len(frames))
 
     def export(self, folder: Path) -> None:
@@ -116,82 +131,99 @@ class VAEModule(TrainingModule):
         self.network.save_pretrained(folder / "vae")
 
 
-class ImageEncoderNetwork(nn.Module):
-    """Image encoder and elevation head, trained together."""
-
-    def __init__(self, config: ImageEncoderConfig):
-        """Args: config: sizes."""
-        super().__init__()
-        self.image_encoder = CLIPVisionModelWithProjection(
-            CLIPVisionConfig(
-                hidden_size=config.hidden_size,
-                intermediate_size=4 * config.hidden_size,
-                projection_dim=config.projection_dim,
-                num_hidden_layers=config.num_layers,
-                num_attention_heads=config.num_heads,
-                image_size=config.image_size,
-                patch_size=config.patch_size,
-                hidden_act="gelu",
-            )
+def build_image_encoder(config: ImageEncoderConfig) -> CLIPVisionModelWithProjection:
+    """A randomly initialised CLIP vision tower."""
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=config.hidden_size,
+            intermediate_size=4 * config.hidden_size,
+            projection_dim=config.projection_dim,
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=config.num_heads,
+            image_size=config.image_size,
+            patch_size=config.patch_size,
+            hidden_act="gelu",
         )
-        self.elevation_estimator = ElevationEstimator(config.projection_dim)
+    )
 
 
 class ImageEncoderModule(TrainingModule):
-    """Trains the image encoder to know an object from any side, and the head to tell elevation."""
+    """Trains the image encoder to know an object from any side."""
 
     experiment: ImageEncoderExperiment
-    network: ImageEncoderNetwork
+    network: CLIPVisionModelWithProjection
 
     def __init__(self, experiment: ImageEncoderExperiment):
-        """Args: experiment: `image_encoder` says the sizes and losses."""
-        super().__init__(experiment, ImageEncoderNetwork(experiment.image_encoder))
+        """Args: experiment: `image_encoder` says the size and temperature."""
+        super().__init__(experiment, build_image_encoder(experiment.image_encoder))
 
-    def losses(self, first: Tensor, second: Tensor, elevation_deg: Tensor) -> dict[str, Tensor]:
-        """Contrastive and elevation losses of two views [B, 3, H, W] of each object."""
-        embeds = encode_image(self.network.image_encoder, torch.cat([first, second]))
-        estimate = self.network.elevation_estimator(embeds)
-        error = estimate - torch.cat([elevation_deg, elevation_deg])
-        one, two = embeds[:, 0].float().chunk(2)
+    def losses(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
+        """Contrastive loss of two views [B, 3, H, W] of each object."""
+        one, two = encode_image(self.network, torch.cat([first, second]))[:, 0].float().chunk(2)
         temperature = self.experiment.image_encoder.temperature
-        return {
-            "loss_contrastive": loss_contrastive(one, two, temperature),
-            "loss_elevation": F.smooth_l1_loss(error / 15, torch.zeros_like(error), beta=0.3),
-            "elevation_error_deg": error.abs().mean(),
-        }
+        return {"loss_contrastive": loss_contrastive(one, two, temperature)}
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step on two random views of each object."""
         rgb = batch["rgb"]
         pick = torch.rand(rgb.shape[:2]).argsort(1)[:, :2].to(rgb.device)
         rows = torch.arange(len(rgb), device=rgb.device)
-        views = [rgb[rows, pick[:, i]] for i in range(2)]
-        losses = self.losses(views[0], views[1], batch["elevation_deg"])
+        losses = self.losses(rgb[rows, pick[:, 0]], rgb[rows, pick[:, 1]])
         self.log_losses("train", losses, len(rgb))
-        config = self.experiment.image_encoder
-        return (
-            config.lambda_contrastive * losses["loss_contrastive"]
-            + config.lambda_elevation * losses["loss_elevation"]
-        )
+        return losses["loss_contrastive"]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """The front against the quarter view."""
         rgb = batch["rgb"]
-        quarter = rgb.shape[1] // 4
-        losses = self.losses(rgb[:, 0], rgb[:, quarter], batch["elevation_deg"])
-        self.log_losses("val", losses, len(rgb))
+        self.log_losses("val", self.losses(rgb[:, 0], rgb[:, rgb.shape[1] // 4]), len(rgb))
 
     def export(self, folder: Path) -> None:
-        """Write `image_encoder/` and `elevation_estimator/`."""
-        self.network.image_encoder.save_pretrained(folder / "image_encoder")
-        self.network.elevation_estimator.save_pretrained(folder / "elevation_estimator")
+        """Write `image_encoder/`."""
+        self.network.save_pretrained(folder / "image_encoder")
+
+
+class ElevationModule(TrainingModule):
+    """Trains the elevation estimator on rendered views."""
+
+    experiment: ElevationExperiment
+    network: ElevationEstimator
+
+    def __init__(self, experiment: ElevationExperiment):
+        """Args: experiment: `elevation` says the size."""
+        config = experiment.elevation
+        super().__init__(experiment, ElevationEstimator(tuple(config.channels), config.image_size))
+
+    def losses(self, rgb: Tensor, elevation_deg: Tensor) -> dict[str, Tensor]:
+        """Error of [B, V, 3, H, W] views, all taken from `elevation_deg` [B]."""
+        error = self.network(rgb.flatten(0, 1)).unflatten(0, rgb.shape[:2]) - elevation_deg[:, None]
+        return {
+            "loss_elevation": F.smooth_l1_loss(error / 15, torch.zeros_like(error), beta=0.3),
+            "error_deg": error.abs().mean(),
+        }
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """One step, mirrored by chance."""
+        rgb = batch["rgb"]
+        if torch.rand(()) < 0.5:  # a mirrored object has the same elevation
+            rgb = rgb.flip(-1)
+        losses = self.losses(rgb, batch["elevation_deg"])
+        self.log_losses("train", losses, len(rgb))
+        return losses["loss_elevation"]
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """The same losses."""
+        self.log_losses("val", self.losses(batch["rgb"], batch["elevation_deg"]), 1)
+
+    def export(self, folder: Path) -> None:
+        """Write `elevation_estimator/`."""
+        self.network.save_pretrained(folder / "elevation_estimator")
 
 
 def build_depth_estimator(config: DepthConfig) -> DPTForDepthEstimation:
-    """A randomly initialised DPT."""
+    """A randomly initialised DPT, whose last ReLU starts in its linear range."""
     width = config.fusion_size
     taps = [config.num_layers * (i + 1) // 4 - 1 for i in range(4)]
-    return DPTForDepthEstimation(
+    network = DPTForDepthEstimation(
         DPTConfig(
             hidden_size=config.hidden_size,
             intermediate_size=4 * config.hidden_size,
@@ -206,6 +238,9 @@ def build_depth_estimator(config: DepthConfig) -> DPTForDepthEstimation:
             is_hybrid=False,
         )
     )
+    output_layer = next(m for m in reversed(network.head.head) if isinstance(m, nn.Conv2d))
+    nn.init.constant_(output_layer.bias, DISPARITY_OFFSET)
+    return network
 
 
 def disparity_target(depth: Tensor) -> Tensor:
@@ -238,29 +273,27 @@ class DepthModule(TrainingModule):
         size = self.experiment.depth.image_size
         pixels = F.interpolate(rgb, (size, size), mode="bilinear") * 2 - 1
         predicted = self.network(pixel_values=pixels).predicted_depth[:, None].float()
-        target = disparity_target(depth)[:, None]
+        target = disparity_target(depth)[:, None] + DISPARITY_OFFSET
         target = F.interpolate(target, predicted.shape[-2:], mode="area")
         return {
-            "loss_l1": loss_l1(predicted, target),
+            "loss_mse": F.mse_loss(predicted, target),
             "loss_gradient": loss_gradient(predicted, target),
         }
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """One step on a few views of each orbit."""
+        """One step on the views of each orbit."""
         config = self.experiment.depth
-        views = torch.randperm(batch["rgb"].shape[1])[: config.views_per_orbit]
-        rgb, depth = batch["rgb"][:, views], batch["depth"][:, views]
-        losses = self.losses(rgb.flatten(0, 1), depth.flatten(0, 1))
-        self.log_losses("train", losses, len(rgb))
+        losses = self.losses(batch["rgb"].flatten(0, 1), batch["depth"].flatten(0, 1))
+        self.log_losses("train", losses, len(batch["rgb"]))
         return (
-            config.lambda_l1 * losses["loss_l1"] + config.lambda_gradient * losses["loss_gradient"]
+            config.lambda_mse * losses["loss_mse"]
+            + config.lambda_gradient * losses["loss_gradient"]
         )
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Two opposite views."""
-        opposite = [0, batch["rgb"].shape[1] // 2]
-        rgb, depth = batch["rgb"][:, opposite], batch["depth"][:, opposite]
-        self.log_losses("val", self.losses(rgb.flatten(0, 1), depth.flatten(0, 1)), len(rgb))
+        """The same losses."""
+        losses = self.losses(batch["rgb"].flatten(0, 1), batch["depth"].flatten(0, 1))
+        self.log_losses("val", losses, len(batch["rgb"]))
 
     def export(self, folder: Path) -> None:
         """Write `depth_estimator/`."""

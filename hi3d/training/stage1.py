@@ -55,16 +55,18 @@ class Stage1Module(TrainingModule):
         latent_channels = frozen["vae"].config.latent_channels
         super().__init__(experiment, self.build_network(experiment, latent_channels))
         self.freeze(**frozen)
+        if experiment.gradient_checkpointing:
+            self.network.enable_gradient_checkpointing()
         self.latent_cache: dict[str, tuple[Tensor, Tensor]] = {}
 
     def load_frozen(self, experiment: Stage1Experiment) -> dict[str, nn.Module]:
-        """The networks that are used and not trained; the elevation head where there is one."""
+        """The networks that are used and not trained; the elevation estimator if given."""
         frozen = load_networks(
             experiment.init_from, vae=experiment.vae, image_encoder=experiment.image_encoder
         )
-        source = experiment.image_encoder or experiment.init_from
-        if source is not None and (Path(source) / "elevation_estimator").is_dir():
-            frozen["elevation_estimator"] = load_network(source, "elevation_estimator")
+        if experiment.elevation_estimator is not None:
+            folder = experiment.elevation_estimator
+            frozen["elevation_estimator"] = load_network(folder, "elevation_estimator")
         return frozen
 
     def build_network(
@@ -174,4 +176,5 @@ class Stage1Module(TrainingModule):
         parts = {**self.frozen, "unet": self.network, "scheduler": build_scheduler()}
         for name, part in parts.items():
             part.save_pretrained(folder / name)
-        write_model_index(folder, self.pipeline_class, parts)
+        resolution = self.experiment.data.resolution
+        write_model_index(folder, self.pipeline_class, parts, resolution)

@@ -17,6 +17,7 @@ from hi3d.training.callbacks import ExportModel, StepProgress
 from hi3d.training.datamodule import OrbitDataModule
 from hi3d.training.experiment import (
     DepthExperiment,
+    ElevationExperiment,
     Experiment,
     ImageEncoderExperiment,
     Stage1Experiment,
@@ -25,13 +26,19 @@ from hi3d.training.experiment import (
     VAEExperiment,
 )
 from hi3d.training.module import TrainingModule
-from hi3d.training.small_networks import DepthModule, ImageEncoderModule, VAEModule
+from hi3d.training.small_networks import (
+    DepthModule,
+    ElevationModule,
+    ImageEncoderModule,
+    VAEModule,
+)
 from hi3d.training.stage1 import Stage1Module
 from hi3d.training.stage2 import Stage2Module
 
 MODULES: dict[type[Experiment], type[TrainingModule]] = {
     VAEExperiment: VAEModule,
     ImageEncoderExperiment: ImageEncoderModule,
+    ElevationExperiment: ElevationModule,
     DepthExperiment: DepthModule,
     Stage1Experiment: Stage1Module,
     Stage2Experiment: Stage2Module,

@@ -1,0 +1,37 @@
+# make demo | test | check | env | format
+PYTHON ?= python3
+VENV ?= .venv
+# Where the environment lacks a GPU, PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# spares the download of the CUDA libraries.
+PIP_FLAGS ?=
+PHOTO ?= data/examples/armchair_photo.png
+OUTPUT ?= outputs/demo
+BIN := $(VENV)/bin
+
+.PHONY: demo test check env format
+
+demo: env
+	$(BIN)/python scripts/generate.py $(PHOTO) --output $(OUTPUT) resume=true
+
+test: env
+	$(BIN)/python -m pytest
+
+check: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: env
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+env: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make env PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) $(shell grep '^torch==' requirements.txt)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@

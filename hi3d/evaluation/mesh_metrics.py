@@ -1,0 +1,183 @@
+"""Scores of a mesh against ground truth, in the coordinates both come in: nothing is aligned.
+
+Lengths are in world units: the longest side of the object is 1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hi3d.errors import InputError
+from hi3d.surface_mesh import SurfaceMesh
+
+
+@dataclass
+class MeshMetricsConfig:
+    """How finely the meshes are sampled."""
+
+    num_samples: int = 100_000
+    """Points drawn on each surface."""
+    seed: int = 0
+    """Of the drawing."""
+    f_score_threshold: float = 0.02
+    """Distance at which a point counts as matched, world units."""
+    resolution: int = 64
+    """Cells along each side of the volume grid."""
+    half_extent: float = 1.0
+    """The grid spans [-half_extent, half_extent]^3, world units."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_samples", "f_score_threshold", "resolution", "half_extent"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}: give a number above 0")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}: give a number of at least 0")
+
+
+@dataclass(frozen=True)
+class MeshScores:
+    """One object's scores."""
+
+    chamfer_distance: float
+    """In world units, unsquared and halved; 0 is best."""
+    volume_iou: float
+    """In [0, 1]; 1 is best."""
+    f_score: float
+    """In [0, 1]; 1 is best."""
+
+
+def sample_surface(mesh: SurfaceMesh, num_samples: int, seed: int = 0) -> Tensor:
+    """Draw points on a mesh, uniformly by area.
+
+    Returns:
+        [num_samples, 3] float32, on the CPU.
+
+    Raises:
+        InputError: the surface has no area.
+    """
+    a, b, c = mesh.vertices.detach().cpu().double()[mesh.faces.cpu()].unbind(1)
+    areas = torch.linalg.cross(b - a, c - a).norm(dim=-1)
+    if not areas.sum() > 0:
+        raise InputError("the mesh has no surface: give a mesh with triangles")
+    generator = np.random.default_rng(seed)
+    face = torch.from_numpy(
+        generator.choice(len(areas), num_samples, p=(areas / areas.sum()).numpy())
+    )
+    # Uniform in a triangle: fold the unit square along its diagonal.
+    u, v = torch.from_numpy(generator.random((2, num_samples, 1)))
+    folded = u + v > 1
+    u, v = torch.where(folded, 1 - u, u), torch.where(folded, 1 - v, v)
+    return (a[face] + u * (b - a)[face] + v * (c - a)[face]).float()
+
+
+def chamfer_distance(
+    pred: SurfaceMesh, gt: SurfaceMesh, num_samples: int = 100_000, seed: int = 0
+) -> float:
+    """Half the sum of the mean distances from each surface to the other, unsquared.
+
+    Args:
+        pred: reconstructed mesh.
+        gt: true mesh.
+        num_samples: points drawn on each surface; their spacing bounds the result from below.
+        seed: of the drawing.
+    """
+    to_gt, to_pred = _nearest_distances(pred, gt, num_samples, seed)
+    return float(to_gt.mean() + to_pred.mean()) / 2
+
+
+def f_score(
+    pred: SurfaceMesh,
+    gt: SurfaceMesh,
+    threshold: float = 0.02,
+    num_samples: int = 100_000,
+    seed: int = 0,
+) -> float:
+    """Harmonic mean of precision and recall: shares of points within `threshold` of the other."""
+    return _f_score(*_nearest_distances(pred, gt, num_samples, seed), threshold)
+
+
+def volume_iou(
+    pred: SurfaceMesh, gt: SurfaceMesh, resolution: int = 64, half_extent: float = 1.0
+) -> float:
+    """Intersection over union of the enclosed volumes, on the centres of a grid's cells.
+
+    Args:
+        pred: reconstructed mesh.
+        gt: true mesh.
+        resolution: cells along each side.
+        half_extent: the grid spans [-half_extent, half_extent]^3.
+
+    Raises:
+        InputError: neither mesh encloses the centre of a cell.
+    """
+    inside_pred, inside_gt = (inside_grid(m, resolution, half_extent) for m in (pred, gt))
+    union = int((inside_pred | inside_gt).sum())
+    if union == 0:
+        raise InputError(
+            "neither mesh encloses a volume: give closed meshes or a larger resolution"
+        )
+    return int((inside_pred & inside_gt).sum()) / union
+
+
+def inside_grid(mesh: SurfaceMesh, resolution: int, half_extent: float) -> Tensor:
+    """Which cell centres of a grid lie inside a mesh.
+
+    A centre is inside where the generalised winding number exceeds a half in size, so meshes with
+    holes have an inside too, and those turned inside out have the same.
+
+    Returns:
+        [R, R, R] bool, indexed x, y, z.
+    """
+    import igl
+
+    axis = ((torch.arange(resolution) + 0.5) / resolution * 2 - 1) * half_extent
+    centres = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
+    winding = igl.fast_winding_number(
+        np.ascontiguousarray(mesh.vertices.detach().cpu().numpy(), np.float64),
+        np.ascontiguousarray(mesh.faces.cpu().numpy(), np.int64),
+        centres.double().numpy(),
+    )
+    return torch.from_numpy(np.abs(winding) > 0.5).reshape((resolution,) * 3)
+
+
+def score_mesh(
+    pred: SurfaceMesh, gt: SurfaceMesh, config: MeshMetricsConfig | None = None
+) -> MeshScores:
+    """All scores of one mesh.
+
+    Args:
+        pred: reconstructed mesh.
+        gt: true mesh, in the same coordinates.
+        config: defaults to `MeshMetricsConfig()`.
+
+    Raises:
+        InputError: a mesh has no surface, or neither has a volume.
+    """
+    config = config or MeshMetricsConfig()
+    to_gt, to_pred = _nearest_distances(pred, gt, config.num_samples, config.seed)
+    return MeshScores(
+        chamfer_distance=float(to_gt.mean() + to_pred.mean()) / 2,
+        volume_iou=volume_iou(pred, gt, config.resolution, config.half_extent),
+        f_score=_f_score(to_gt, to_pred, config.f_score_threshold),
+    )
+
+
+def _nearest_distances(
+    pred: SurfaceMesh, gt: SurfaceMesh, num_samples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances from points of `pred` to the nearest of `gt`, and back. Each [num_samples]"""
+    from scipy.spatial import cKDTree
+
+    # Two seeds: with the same points on both sides equal meshes would be closer than sampling is.
+    pred_points = sample_surface(pred, num_samples, 2 * seed).numpy()
+    gt_points = sample_surface(gt, num_samples, 2 * seed + 1).numpy()
+    to_gt = cKDTree(gt_points).query(pred_points, workers=-1)[0]
+    to_pred = cKDTree(pred_points).query(gt_points, workers=-1)[0]
+    return to_gt, to_pred
+
+
+def _f_score(to_gt: np.ndarray, to_pred: np.ndarray, threshold: float) -> float:
+    precision, recall = float((to_gt < threshold).mean()), float((to_pred < threshold).mean())
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

@@ -1,0 +1,55 @@
+"""Pipelines from model folders, with one-line errors for folders that are missing or damaged."""
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from diffusers import DiffusionPipeline
+
+from hi3d.diffusion.weights import NETWORKS, load_network
+from hi3d.errors import InputError
+
+P = TypeVar("P", bound=DiffusionPipeline)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def model_folder(path: str) -> Path:
+    """A model folder as given, or else relative to the repository (the small models shipped)."""
+    return Path(path) if Path(path).exists() else REPOSITORY / path
+
+
+def load_pipeline(pipeline_class: type[P], path: str) -> P:
+    """Load a pipeline on the GPU in half precision where there is one, else on the CPU.
+
+    Args:
+        pipeline_class: `OrbitPipeline` or `RefinerPipeline`.
+        path: model folder.
+
+    Raises:
+        InputError: the folder or a part is missing, damaged, or of another pipeline.
+    """
+    folder = model_folder(path)
+    cuda = torch.cuda.is_available()
+    try:
+        index = json.loads((folder / "model_index.json").read_text())
+        made_for = index["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"no readable model_index.json in {folder}: give a model folder (train or download it)"
+        ) from error
+    if made_for != pipeline_class.__name__:
+        raise InputError(
+            f"{folder} holds a {made_for}, not a {pipeline_class.__name__}: give the other stage's"
+        )
+    dtype = torch.float16 if cuda else torch.float32
+    names = [name for name in NETWORKS if index.get(name, [None])[0] is not None]
+    parts = {name: load_network(str(folder), name, dtype) for name in names}
+    if "resolution" in index:
+        parts["resolution"] = index["resolution"]
+    try:
+        pipeline = pipeline_class(**parts)
+    except TypeError as error:
+        raise InputError(f"{folder} lacks a part ({error}): get the folder again") from error
+    return pipeline.to("cuda" if cuda else "cpu")

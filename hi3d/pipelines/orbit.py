@@ -1,0 +1,140 @@
+"""Stage 1 as a diffusers pipeline: reference image to orbit (paper, Section 4.2)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import (
+    DiffusionPipeline,
+    EulerDiscreteScheduler,
+    UNetSpatioTemporalConditionModel,
+)
+from torch import Tensor
+from transformers import CLIPVisionModelWithProjection
+
+from hi3d.cameras import NUM_ORBIT_VIEWS, orbit_cameras
+from hi3d.data.white_background import alpha_from_white
+from hi3d.diffusion.conditioning import (
+    VAE,
+    ElevationEstimator,
+    augment_with_noise,
+    decode_latents,
+    encode_condition,
+    encode_image,
+    vector_condition,
+)
+from hi3d.diffusion.guidance import guidance_scales
+from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
+from hi3d.errors import InputError
+from hi3d.pipelines.sampler import SamplerConfig, sampling_progress, sampling_sigmas
+from hi3d.views import ReferenceImage, Views
+
+
+@dataclass(frozen=True)
+class OrbitOutput:
+    """What stage 1 returns."""
+
+    views: Views
+    """16 views; view 0 is the generated front."""
+    elevation_deg: float
+    """Given or estimated."""
+
+
+class OrbitPipeline(DiffusionPipeline):
+    """Generates an orbit of 16 views from a reference image and its elevation."""
+
+    _optional_components = ["elevation_estimator"]  # noqa: RUF012 - read by diffusers
+    model_cpu_offload_seq = "image_encoder->unet->vae"
+
+    def __init__(
+        self,
+        vae: VAE,
+        image_encoder: CLIPVisionModelWithProjection,
+        unet: UNetSpatioTemporalConditionModel,
+        scheduler: EulerDiscreteScheduler,
+        elevation_estimator: ElevationEstimator | None = None,
+        resolution: int = 512,
+    ):
+        """Args:
+        vae: encodes the reference image and decodes the orbit.
+        image_encoder: CLIP embedding of the reference image.
+        unet: the denoising network.
+        scheduler: its config holds the noise levels.
+        elevation_estimator: for photos whose elevation is not known.
+        resolution: image side that the UNet was trained at.
+        """
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            image_encoder=image_encoder,
+            unet=unet,
+            scheduler=scheduler,
+            elevation_estimator=elevation_estimator,
+        )
+        self.register_to_config(resolution=resolution)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: ReferenceImage,
+        elevation_deg: float | None = None,
+        sampler: SamplerConfig | None = None,
+        generator: torch.Generator | None = None,
+    ) -> OrbitOutput:
+        """Generate the orbit.
+
+        Args:
+            image: square reference image of any size.
+            elevation_deg: of the camera that took it; None estimates it.
+            sampler: steps and guidance.
+            generator: CPU generator; the same seed gives the same orbit.
+
+        Raises:
+            InputError: the elevation is not given and this model cannot estimate it, or lies
+                outside (-90, 90).
+        """
+        sampler = sampler or SamplerConfig()
+        # 1. The reference image at the model's resolution.
+        resolution = self.config.resolution
+        rgb = F.interpolate(image.rgb[None], (resolution, resolution), mode="area")
+        rgb = rgb.to(self.device)
+        # 2. CLIP embedding for cross-attention, and the elevation.
+        image_embeds = encode_image(self.image_encoder, rgb)
+        elevation = self._elevation(rgb, elevation_deg)
+        # 3. Image latents for channel concatenation.
+        image_latents = self._image_latents(rgb, sampler.noise_aug_strength, generator)
+        condition = OrbitCondition(
+            image_latents.expand(-1, NUM_ORBIT_VIEWS, -1, -1, -1),
+            image_embeds,
+            vector_condition(
+                torch.tensor([elevation]), torch.tensor([sampler.noise_aug_strength])
+            ).to(self.device),
+        )
+        # 4. Denoise the orbit.
+        sigmas = sampling_sigmas(sampler, self.scheduler)
+        scales = guidance_scales(sampler.guidance, NUM_ORBIT_VIEWS)
+        with sampling_progress("stage 1", len(sigmas) - 1) as callback:
+            latents = sample_orbit_latents(
+                self.unet, condition, sigmas, scales, generator, callback
+            )
+        # 5. Decode, and take the white background as transparent.
+        frames = decode_latents(self.vae, latents, sampler.decode_chunk_size)[0].cpu()
+        views = Views(frames, alpha_from_white(frames), orbit_cameras(elevation, resolution))
+        return OrbitOutput(views, elevation)
+
+    def _image_latents(
+        self, rgb: Tensor, noise_aug_strength: float, generator: torch.Generator | None
+    ) -> Tensor:
+        strength = torch.tensor([noise_aug_strength])
+        return encode_condition(self.vae, augment_with_noise(rgb[:, None], strength, generator))
+
+    def _elevation(self, rgb: Tensor, elevation_deg: float | None) -> float:
+        if elevation_deg is None:
+            if self.elevation_estimator is None:
+                raise InputError(
+                    "this model cannot estimate the camera's elevation: give elevation_deg=NUMBER"
+                )
+            return round(self.elevation_estimator(rgb).clamp(-10, 40).item(), 2)
+        if not -90 < elevation_deg < 90:
+            raise InputError(f"elevation_deg={elevation_deg}: give degrees between -90 and 90")
+        return float(elevation_deg)

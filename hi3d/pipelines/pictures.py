@@ -1,0 +1,92 @@
+"""What a person looks at: the turntable video and the contact sheet."""
+
+from pathlib import Path
+
+import imageio
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from hi3d.cameras import Cameras, orbit_cameras
+from hi3d.files import atomic_path
+from hi3d.rendering.objects import surface_mesh_to_object
+from hi3d.rendering.rasterizer import render_views
+from hi3d.surface_mesh import SurfaceMesh
+from hi3d.views import ReferenceImage, Views
+
+FRAMES_PER_SECOND = 16
+
+
+def render_mesh(mesh: SurfaceMesh, cameras: Cameras) -> Views:
+    """Unlit renders of a mesh over white."""
+    return render_views(surface_mesh_to_object(mesh), cameras).views
+
+
+def write_turntable(
+    mesh: SurfaceMesh, path: str | Path, elevation_deg: float, num_frames: int, resolution: int
+) -> None:
+    """Write an H.264 video of one turn.
+
+    Args:
+        mesh: textured or with vertex colours.
+        path: ends in `.mp4`.
+        elevation_deg: of the camera.
+        num_frames: at 16 frames per second.
+        resolution: side in pixels, even.
+    """
+    views = render_mesh(mesh, orbit_cameras(elevation_deg, resolution, num_frames))
+    frames = to_pixels(views.rgb)
+    with (
+        atomic_path(path) as partial,
+        imageio.get_writer(
+            partial, fps=FRAMES_PER_SECOND, codec="libx264", quality=8, macro_block_size=2
+        ) as writer,
+    ):
+        for frame in frames:
+            writer.append_data(frame)
+
+
+def write_contact_sheet(
+    path: str | Path,
+    reference: ReferenceImage,
+    rows: dict[str, Tensor],
+    cell: int = 128,
+    num_columns: int = 8,
+) -> None:
+    """Write the reference image and rows of views as one PNG.
+
+    Args:
+        path: ends in `.png`.
+        reference: drawn at the left, over all rows.
+        rows: label -> [V, 3, H, W] in [0, 1]; `num_columns` of the views, spread evenly, are drawn.
+        cell: side of a view in pixels.
+        num_columns: views per row.
+    """
+    label_height = 16
+    row_height = cell + label_height
+    left = 2 * cell
+    size = (left + num_columns * cell, max(len(rows) * row_height, left + label_height))
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((4, 2), "reference", fill="black")
+    sheet.paste(_picture(reference.rgb, left), (0, label_height))
+    for row, (label, views) in enumerate(rows.items()):
+        top = row * row_height
+        draw.text((left + 4, top + 2), label, fill="black")
+        chosen = torch.arange(num_columns) * len(views) // num_columns
+        for column, view in enumerate(views[chosen]):
+            sheet.paste(_picture(view, cell), (left + column * cell, top + label_height))
+    with atomic_path(path) as partial:
+        sheet.save(partial)
+
+
+def to_pixels(rgb: Tensor) -> np.ndarray:
+    """[..., 3, H, W] in [0, 1] to uint8 [..., H, W, 3]."""
+    return (rgb.clamp(0, 1) * 255).round().to(torch.uint8).movedim(-3, -1).cpu().numpy()
+
+
+def _picture(rgb: Tensor, side: int) -> Image.Image:
+    resized = F.interpolate(rgb[None].cpu(), (side, side), mode="bilinear", antialias=True)[0]
+    return Image.fromarray(to_pixels(resized))

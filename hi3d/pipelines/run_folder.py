@@ -1,0 +1,94 @@
+"""A result folder that can be gone on with: finished steps are read, not made again."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hi3d.errors import InputError
+from hi3d.files import make_folder
+from hi3d.run_report import RunReport
+
+T = TypeVar("T")
+
+
+class RunFolder:
+    """The folder of one run, with its `report.json`.
+
+    A step's result is written atomically, so a file that is there is complete.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        inputs: dict[str, Any],
+        config: dict[str, Any],
+        seed: int,
+        resume: bool,
+    ):
+        """Args:
+        path: made if it is not there.
+        inputs: what the run is given, for the report.
+        config: resolved settings; a resumed run must have the same.
+        seed: of the run.
+        resume: go on with what an earlier run left.
+
+        Raises:
+            InputError: the folder holds an earlier run and `resume` is off, or the earlier run had
+                other settings, or the folder is not writable.
+        """
+        self.path = Path(path)
+        self.report = RunReport(inputs, config, seed)
+        report_path = self.path / "report.json"
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not resume:
+                raise InputError(
+                    f"{self.path} holds results already: add resume=true to go on with them, "
+                    "or choose another --output"
+                )
+            self._check_same_run(report_path)
+        make_folder(self.path)
+        self.report.save(report_path)
+
+    def step(
+        self,
+        name: str,
+        result: Path,
+        make: Callable[[dict[str, Any]], T],
+        load: Callable[[], T],
+    ) -> T:
+        """Make a step's result, or read it where it is there already.
+
+        Args:
+            name: of the step in the report.
+            result: the file that the step writes last.
+            make: makes and writes the result; takes a dict for facts to report.
+            load: reads it.
+        """
+        if result.exists():
+            if name not in self.report.content["steps"]:
+                self.report.skip(name, f"{result.name} was there")
+            return load()
+        with self.report.step(name) as facts:
+            value = make(facts)
+        self.report.save(self.path / "report.json")
+        return value
+
+    def _check_same_run(self, report_path: Path) -> None:
+        try:
+            earlier = json.loads(report_path.read_text())
+            settings = {"seed": earlier["seed"], **earlier["config"]}
+            steps = earlier["steps"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self.path} has no readable report.json to resume from: choose another --output"
+            ) from error
+        now = {"seed": self.report.content["seed"], **self.report.content["config"]}
+        now = json.loads(json.dumps(now))
+        differing = [key for key in now if settings.get(key) != now[key]]
+        if differing:
+            raise InputError(
+                f"{self.path} was made with another {differing[0]}: resume with the same settings, "
+                "or choose another --output"
+            )
+        self.report.content["steps"].update(steps)

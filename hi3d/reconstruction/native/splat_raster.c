@@ -1,0 +1,256 @@
+// Tile rasteriser for projected Gaussians: alpha compositing (Hi3D paper, Eq. 3) and its gradient.
+//
+// The image is cut into tiles of 16x16 pixels. A tile's Gaussians are listed front to back; every
+// row of the tile is one vector of 16 pixels (a vector type of GCC and Clang, which they map to
+// whatever registers the CPU has).
+//
+// Arrays are contiguous:
+//   means2d   [N, 2]  pixels, pixel centres at +0.5
+//   conics    [N, 3]  inverse 2D covariance: xx, xy, yy
+//   opacities [N]     in [0, 1]
+//   features  [N, 4]  red, green, blue, depth
+//   splat_ids [M]     Gaussians of all tiles, tile after tile, front to back in each
+//   offsets   [T + 1] the first entry of each tile in splat_ids
+//   image     [4, H, W], transmittance [H, W], last [H, W]
+//
+// As in the reference implementation of 3DGS, alpha is capped at 0.999, contributions with alpha
+// below 1/255 are left out, and a pixel is finished before its transmittance falls to 1e-4.
+// `last` is the number of list entries of the tile up to the pixel's last contribution.
+//
+// splat_backward walks the lists back to front and recovers each transmittance by division, which is
+// safe because the two limits keep it above 1e-4 and the divisor above 1e-3.
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define TILE 16
+#define CHANNELS 4
+#define GRADIENTS 10 // means2d 2, conic 3, opacity 1, features 4
+static const float MAX_ALPHA = 0.999f;
+static const float MIN_ALPHA = 1.0f / 255.0f;
+static const float MIN_TRANSMITTANCE = 1e-4f;
+static const float MAX_POWER = 20.0f; // exp(-20) is far below 1/255 and exp_negative is valid there
+
+typedef float vec __attribute__((vector_size(4 * TILE)));
+typedef int32_t ivec __attribute__((vector_size(4 * TILE)));
+static const vec COLUMNS = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+// `yes` where the comparison `mask` holds (all bits set), else `no`.
+static inline vec select(ivec mask, vec yes, vec no) {
+  return (vec)(((ivec)yes & mask) | ((ivec)no & ~mask));
+}
+
+static inline float sum_of(vec v) {
+  float total = 0.0f;
+  for (int x = 0; x < TILE; x++)
+    total += v[x];
+  return total;
+}
+
+// exp(-s) for s in [0, 20], relative error below 3e-7: 2^n from the exponent bits times a
+// polynomial of 2^r, |r| <= 1/2.
+static inline vec exp_negative(vec s) {
+  vec t = s * -1.44269504f;
+  ivec n = __builtin_convertvector(t - 0.5f, ivec); // t <= 0: truncation rounds to the nearest
+  vec r = t - __builtin_convertvector(n, vec);
+  vec p = 1.0f + r * (0.69314718f +
+                      r * (0.24022651f +
+                           r * (0.05550411f +
+                                r * (0.00961813f + r * (0.00133336f + r * 0.00015404f)))));
+  return (vec)((n + 127) << 23) * p;
+}
+
+typedef struct {
+  float x, y, half_a, b, half_c, opacity;
+  int first_row, last_row; // rows of the tile that the Gaussian can reach with alpha >= 1/255
+} Splat;
+
+// Reads Gaussian `id` for the tile whose first row is `tile_y`. The row range is empty where the
+// Gaussian is too faint to be seen.
+static inline Splat load_splat(const float *means2d, const float *conics, const float *opacities,
+                               int64_t id, int64_t tile_y) {
+  Splat s;
+  float a = conics[3 * id], c = conics[3 * id + 2];
+  s.x = means2d[2 * id];
+  s.y = means2d[2 * id + 1];
+  s.half_a = 0.5f * a;
+  s.b = conics[3 * id + 1];
+  s.half_c = 0.5f * c;
+  s.opacity = opacities[id];
+  s.first_row = 0;
+  s.last_row = -1;
+  float max_power = logf(255.0f * s.opacity);
+  float determinant = a * c - s.b * s.b;
+  if (!(max_power > 0.0f) || !(determinant > 0.0f))
+    return s;
+  // The ellipse of that power spans y +- sqrt(2 power cov_yy), cov_yy = a / det; 0.01 px of slack.
+  float reach = sqrtf(2.0f * max_power * a / determinant) + 0.01f;
+  float top = s.y - 0.5f - (float)tile_y;
+  float first = ceilf(top - reach), last = floorf(top + reach);
+  s.first_row = first < 0.0f ? 0 : (first > TILE ? TILE : (int)first);
+  s.last_row = last > TILE - 1 ? TILE - 1 : (last < -1.0f ? -1 : (int)last);
+  return s;
+}
+
+// The exponent of the Gaussian along a row of pixels.
+static inline vec power_at(const Splat *s, vec dx, float dy) {
+  const vec zero = {0};
+  const vec power = (s->half_a * dx + s->b * dy) * dx + s->half_c * dy * dy;
+  return select(power > MAX_POWER, zero + MAX_POWER, select(power < 0.0f, zero, power));
+}
+
+void splat_forward(const float *means2d, const float *conics, const float *opacities,
+                   const float *features, const int64_t *splat_ids, const int64_t *offsets,
+                   int64_t width, int64_t height, int num_threads, float *image,
+                   float *transmittance, int32_t *last) {
+  const int64_t tiles_x = (width + TILE - 1) / TILE, tiles_y = (height + TILE - 1) / TILE;
+  const int64_t area = width * height;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(num_threads)
+  for (int64_t tile = 0; tile < tiles_x * tiles_y; tile++) {
+    const int64_t x0 = (tile % tiles_x) * TILE, y0 = (tile / tiles_x) * TILE;
+    vec T[TILE], live[TILE], sum[CHANNELS][TILE];
+    ivec final[TILE];
+    memset(sum, 0, sizeof sum);
+    memset(final, 0, sizeof final);
+    for (int row = 0; row < TILE; row++)
+      for (int x = 0; x < TILE; x++) {
+        T[row][x] = 1.0f;
+        // Pixels beyond the image count as finished.
+        live[row][x] = x0 + x < width && y0 + row < height ? 1.0f : 0.0f;
+      }
+    const vec zero = {0};
+    const int64_t count = offsets[tile + 1] - offsets[tile];
+    for (int64_t k = 0; k < count; k++) {
+      const int64_t id = splat_ids[offsets[tile] + k];
+      const Splat s = load_splat(means2d, conics, opacities, id, y0);
+      const float *f = features + CHANNELS * id;
+      const vec dx = (float)x0 + 0.5f - s.x + COLUMNS;
+      const ivec entry = (ivec){0} + (int32_t)(k + 1);
+      for (int row = s.first_row; row <= s.last_row; row++) {
+        const float dy = (float)(y0 + row) + 0.5f - s.y;
+        const vec sigma = s.opacity * exp_negative(power_at(&s, dx, dy));
+        vec alpha = select(sigma > MAX_ALPHA, zero + MAX_ALPHA, sigma);
+        alpha = select(alpha < MIN_ALPHA, zero, alpha * live[row]);
+        const vec after = T[row] * (1.0f - alpha);
+        const ivec finished = after <= MIN_TRANSMITTANCE;
+        const vec weight = select(finished, zero, alpha * T[row]);
+        live[row] = select(finished, zero, live[row]);
+        T[row] = select(finished, T[row], after);
+        final[row] = (ivec)select(weight > 0.0f, (vec)entry, (vec)final[row]);
+        for (int c = 0; c < CHANNELS; c++)
+          sum[c][row] += weight * f[c];
+      }
+      if (k % 32 == 31) { // looking after every Gaussian would cost more than it saves
+        vec any = zero;
+        for (int row = 0; row < TILE; row++)
+          any += live[row];
+        if (sum_of(any) == 0.0f)
+          break;
+      }
+    }
+    for (int64_t y = y0; y < y0 + TILE && y < height; y++)
+      for (int64_t x = x0; x < x0 + TILE && x < width; x++) {
+        const int64_t pixel = y * width + x;
+        for (int c = 0; c < CHANNELS; c++)
+          image[c * area + pixel] = sum[c][y - y0][x - x0];
+        transmittance[pixel] = T[y - y0][x - x0];
+        last[pixel] = final[y - y0][x - x0];
+      }
+  }
+}
+
+// Gradients for every Gaussian, from those of `image` and of alpha = 1 - transmittance.
+//
+//   slots   [M]      where each entry of splat_ids stands when the entries are ordered by Gaussian
+//   firsts  [N + 1]  the first of those places of each Gaussian
+//   scratch [M, 10]  room for one gradient per entry; adding them up afterwards, Gaussian by
+//                    Gaussian, needs no atomics and gives the same sum with any number of threads
+//   grads   [N, 10]  means2d x y, conic xx xy yy, opacity, features 4
+void splat_backward(const float *means2d, const float *conics, const float *opacities,
+                    const float *features, const int64_t *splat_ids, const int64_t *offsets,
+                    const int64_t *slots, const int64_t *firsts, int64_t num_splats,
+                    int64_t width, int64_t height, int num_threads, const float *transmittance,
+                    const int32_t *last, const float *grad_image, const float *grad_alpha,
+                    float *scratch, float *grads) {
+  const int64_t tiles_x = (width + TILE - 1) / TILE, tiles_y = (height + TILE - 1) / TILE;
+  const int64_t area = width * height;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(num_threads)
+  for (int64_t tile = 0; tile < tiles_x * tiles_y; tile++) {
+    const int64_t x0 = (tile % tiles_x) * TILE, y0 = (tile / tiles_x) * TILE;
+    vec T[TILE], g[CHANNELS][TILE];
+    vec behind[TILE]; // what all that lies behind adds to the loss, to first order
+    ivec final[TILE];
+    const vec zero = {0};
+    memset(g, 0, sizeof g);
+    memset(behind, 0, sizeof behind);
+    memset(final, 0, sizeof final);
+    for (int row = 0; row < TILE; row++)
+      T[row] = zero + 1.0f;
+    int32_t deepest = 0;
+    for (int64_t y = y0; y < y0 + TILE && y < height; y++)
+      for (int64_t x = x0; x < x0 + TILE && x < width; x++) {
+        const int64_t pixel = y * width + x, row = y - y0, column = x - x0;
+        T[row][column] = transmittance[pixel];
+        final[row][column] = last[pixel];
+        deepest = last[pixel] > deepest ? last[pixel] : deepest;
+        for (int c = 0; c < CHANNELS; c++)
+          g[c][row][column] = grad_image[c * area + pixel];
+        behind[row][column] = -grad_alpha[pixel] * transmittance[pixel];
+      }
+    const int64_t begin = offsets[tile], count = offsets[tile + 1] - begin;
+    for (int64_t k = deepest; k < count; k++)
+      memset(scratch + GRADIENTS * slots[begin + k], 0, GRADIENTS * sizeof(float));
+    for (int64_t k = (int64_t)deepest - 1; k >= 0; k--) {
+      const int64_t id = splat_ids[begin + k];
+      const Splat s = load_splat(means2d, conics, opacities, id, y0);
+      const float *f = features + CHANNELS * id;
+      const vec dx = (float)x0 + 0.5f - s.x + COLUMNS;
+      // Sums over the rows; those over the columns follow at the end.
+      vec px = zero, py = zero, pxx = zero, pxy = zero, pyy = zero, so = zero;
+      vec s0 = zero, s1 = zero, s2 = zero, s3 = zero;
+      for (int row = s.first_row; row <= s.last_row; row++) {
+        const float dy = (float)(y0 + row) + 0.5f - s.y;
+        const vec density = exp_negative(power_at(&s, dx, dy));
+        const vec sigma = s.opacity * density;
+        vec alpha = select(sigma > MAX_ALPHA, zero + MAX_ALPHA, sigma);
+        alpha = select((alpha < MIN_ALPHA) | (final[row] <= (int32_t)k), zero, alpha);
+        const vec inverse = 1.0f / (1.0f - alpha);
+        const vec before = T[row] * inverse, weight = alpha * before;
+        const vec g0 = g[0][row], g1 = g[1][row], g2 = g[2][row], g3 = g[3][row];
+        const vec value = f[0] * g0 + f[1] * g1 + f[2] * g2 + f[3] * g3;
+        vec grad = value * before - behind[row] * inverse; // dL / dalpha
+        grad = select((alpha > 0.0f) & (sigma <= MAX_ALPHA), grad, zero);
+        behind[row] += weight * value;
+        T[row] = before;
+        const vec grad_power = -grad * sigma;
+        const vec grad_power_x = grad_power * dx;
+        px += grad_power_x;
+        py += grad_power * dy;
+        pxx += grad_power_x * dx;
+        pxy += grad_power_x * dy;
+        pyy += grad_power * (dy * dy);
+        so += grad * density;
+        s0 += weight * g0;
+        s1 += weight * g1;
+        s2 += weight * g2;
+        s3 += weight * g3;
+      }
+      // power = a dx^2 / 2 + b dx dy + c dy^2 / 2, and the centre enters dx and dy with a minus.
+      const float x = sum_of(px), y = sum_of(py);
+      const float sums[GRADIENTS] = {
+          -(2.0f * s.half_a * x + s.b * y), -(2.0f * s.half_c * y + s.b * x),
+          0.5f * sum_of(pxx), sum_of(pxy), 0.5f * sum_of(pyy), sum_of(so),
+          sum_of(s0), sum_of(s1), sum_of(s2), sum_of(s3)};
+      memcpy(scratch + GRADIENTS * slots[begin + k], sums, sizeof sums);
+    }
+  }
+#pragma omp parallel for schedule(static) num_threads(num_threads)
+  for (int64_t id = 0; id < num_splats; id++) {
+    float total[GRADIENTS] = {0};
+    for (int64_t slot = firsts[id]; slot < firsts[id + 1]; slot++)
+      for (int j = 0; j < GRADIENTS; j++)
+        total[j] += scratch[GRADIENTS * slot + j];
+    memcpy(grads + GRADIENTS * id, total, sizeof total);
+  }
+}

@@ -1,0 +1,55 @@
+"""Settings of the NeuS fit."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Backend(Enum):
+    """Which code computes a step."""
+
+    auto = "auto"
+    """native on a CPU with a C compiler, else torch."""
+    native = "native"
+    torch = "torch"
+
+
+@dataclass
+class NeusConfig:
+    """Settings of `fit_neus`. The defaults take some ten seconds on two CPU cores."""
+
+    steps: int = 600
+    rays_per_step: int = 4096
+    image_resolution: int = 256
+    """Larger images are averaged down to this height: finer pixels than voxels only add noise."""
+    half_extent: float = 0.55
+    """The grid spans [-half_extent, half_extent]; the object's longest side is 1."""
+    resolutions: list[int] = field(default_factory=lambda: [32, 64, 128])
+    """Grid vertices a side, coarse to fine."""
+    resolution_starts: list[float] = field(default_factory=lambda: [0.0, 0.3, 0.55])
+    """Share of the steps at which each resolution starts."""
+    surface_band: int = 4
+    """From the second resolution on, cells this far from the surface are active."""
+    step_voxels: float = 0.6
+    """Distance between the samples of a ray, in voxels."""
+    hull_tolerance: int = 0
+    """How many views may show background at a point of the initial hull."""
+
+    inv_s_init: float = 60.0
+    """Initial value of the learned sharpness `inv_s`, per unit length."""
+    inv_s_floor: float = 800.0
+    """Learned `inv_s` is kept above a schedule from `inv_s_init` to this; 0 = learned alone."""
+
+    lr_sdf: float = 1.0
+    """Adam step of the SDF in voxels of the present resolution, decayed tenfold over the fit."""
+    lr_rgb: float = 0.2
+    """Adam step of the colour logits, decayed likewise."""
+    lr_inv_s: float = 1e-3
+    """Adam step of `log(inv_s) / 10`."""
+
+    lambda_mask: float = 0.3
+    lambda_eikonal: float = 0.005
+    lambda_curvature: float = 0.03
+    lambda_color_smoothness: float = 0.003
+    regularized_vertices: int = 32768
+    """Random vertices at which a step evaluates the regularisers."""
+    backend: Backend = Backend.auto

@@ -1,0 +1,130 @@
+"""The NeuS objective computed by `native/neus_grid.c`: one fused forward and backward pass."""
+
+import ctypes
+from ctypes import c_float, c_int, c_int64
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hi3d.reconstruction.native.build import load_native, num_threads, pointer
+from hi3d.reconstruction.neus.config import NeusConfig
+from hi3d.reconstruction.neus.fields import ActiveGrid
+from hi3d.reconstruction.neus.renderer import MIN_TRANSMITTANCE, StepSamples
+
+
+def native_is_available() -> bool:
+    """Whether the kernel is there or can be built."""
+    return load_native("neus_grid") is not None
+
+
+def native_objective(
+    grid: ActiveGrid, samples: StepSamples, inv_s: Tensor, config: NeusConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """`renderer.neus_objective` on the CPU: same arguments, same results, gradients to first order.
+
+    Raises:
+        ValueError: tensors are not on the CPU or not float32, or there is no compiler.
+    """
+    objective, *losses = _FusedObjective.apply(
+        grid.sdf, grid.rgb_logits, inv_s, grid, samples, config
+    )
+    names = ("color", "mask", "eikonal", "curvature", "color_smoothness")
+    return objective, {f"loss_{name}": loss for name, loss in zip(names, losses, strict=True)}
+
+
+class _FusedObjective(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        sdf: Tensor,
+        rgb_logits: Tensor,
+        inv_s: Tensor,
+        grid: ActiveGrid,
+        samples: StepSamples,
+        config: NeusConfig,
+    ) -> tuple[Tensor, ...]:
+        threads = num_threads()
+        grad_sdf = torch.zeros(threads, len(sdf))
+        grad_rgb_logits = torch.zeros(threads, len(sdf), 3)
+        render_sums = torch.zeros(threads, 4, dtype=torch.float64)
+        regularizer_sums = torch.zeros(threads, 3, dtype=torch.float64)
+        rays, R = samples.rays, grid.resolution
+        kernel = _kernel()
+        failed = kernel.neus_render(
+            _float(sdf),
+            _float(rgb_logits),
+            len(sdf),
+            _checked(grid.vertex_index, torch.int32),
+            _checked(grid.cell_active, torch.uint8),
+            R,
+            grid.half_extent,
+            *(_float(t) for t in (rays.origins, rays.directions, samples.t_near, samples.t_far)),
+            *(_float(t) for t in (rays.rgb, rays.alpha, rays.weights)),
+            len(rays.origins),
+            config.step_voxels * grid.voxel_size,
+            inv_s.item(),
+            config.lambda_mask,
+            MIN_TRANSMITTANCE,
+            threads,
+            *(pointer(t) for t in (grad_sdf, grad_rgb_logits, render_sums)),
+        )
+        if failed:
+            raise MemoryError("no memory for the samples of a ray: use a coarser grid")
+        kernel.neus_regularize(
+            _float(sdf),
+            _float(rgb_logits),
+            len(sdf),
+            _checked(grid.vertex_index, torch.int32),
+            R,
+            grid.voxel_size,
+            _checked(samples.vertices, torch.int64),
+            len(samples.vertices),
+            config.lambda_eikonal,
+            config.lambda_curvature,
+            config.lambda_color_smoothness,
+            threads,
+            *(pointer(t) for t in (grad_sdf, grad_rgb_logits, regularizer_sums)),
+        )
+        color, mask, grad_inv_s, _ = render_sums.sum(0).float().unbind()
+        losses = [color, mask, *regularizer_sums.sum(0).float().unbind()]
+        lambdas = [1.0, config.lambda_mask, config.lambda_eikonal, config.lambda_curvature]
+        lambdas.append(config.lambda_color_smoothness)
+        objective = (torch.stack(losses) * torch.tensor(lambdas)).sum()
+        ctx.save_for_backward(grad_sdf.sum(0), grad_rgb_logits.sum(0), grad_inv_s)
+        ctx.mark_non_differentiable(*losses)
+        return objective, *losses
+
+    @staticmethod
+    def backward(ctx: Any, grad_objective: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = (grad_objective * gradient for gradient in ctx.saved_tensors)
+        return *gradients, None, None, None
+
+
+def _kernel() -> ctypes.CDLL:
+    kernel = load_native("neus_grid")
+    if kernel is None:
+        raise ValueError("the native NeuS step needs a C compiler: use backend torch")
+    array = ctypes.c_void_p
+    kernel.neus_render.restype = c_int
+    kernel.neus_render.argtypes = [
+        *(array, array, c_int64, array, array, c_int64, c_float),
+        *([array] * 7),
+        *(c_int64, c_float, c_float, c_float, c_float, c_int, array, array, array),
+    ]
+    kernel.neus_regularize.restype = None
+    kernel.neus_regularize.argtypes = [
+        *(array, array, c_int64, array, c_int64, c_float, array, c_int64),
+        *(c_float, c_float, c_float, c_int, array, array, array),
+    ]
+    return kernel
+
+
+def _float(tensor: Tensor) -> ctypes.c_void_p:
+    return _checked(tensor.detach(), torch.float32)
+
+
+def _checked(tensor: Tensor, dtype: torch.dtype) -> ctypes.c_void_p:
+    if tensor.dtype != dtype:
+        raise ValueError(f"expected a {dtype} tensor, got {tensor.dtype}")
+    return pointer(tensor)

@@ -1,0 +1,100 @@
+"""One function over the three rasterisers."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from hi3d.cameras import Cameras
+from hi3d.reconstruction.gaussian_splats import GaussianSplats
+from hi3d.reconstruction.rasterization.cpu import native_library, rasterize_native
+from hi3d.reconstruction.rasterization.cuda import rasterize_gsplat
+from hi3d.reconstruction.rasterization.projection import evaluate_harmonics, project_splats
+from hi3d.reconstruction.rasterization.torch_reference import rasterize_reference
+
+Backend = Literal["auto", "gsplat", "native", "torch"]
+
+
+@dataclass(frozen=True)
+class RenderedSplats:
+    """What V cameras see."""
+
+    rgb: Tensor  # [V, 3, H, W]
+    """Colour over the background; not clamped at 1."""
+    alpha: Tensor  # [V, 1, H, W]
+    """Opacity in [0, 1]."""
+    depth: Tensor  # [V, 1, H, W]
+    """Mean depth along the camera's z axis, weighted as the colours are; 0 where alpha is 0."""
+    means2d: Tensor  # [V, N, 2]
+    """Projected centres in pixels: a node of the graph, whose gradient guides densification."""
+    visible: Tensor  # [V, N] bool
+    """Whether the Gaussian can touch a pixel."""
+
+
+def choose_backend(means: Tensor) -> Backend:
+    """The fastest rasteriser for Gaussians where `means` lie: gsplat on CUDA, C on the CPU.
+
+    Other devices, other types than float32, and a CPU without a compiler get the torch one.
+    """
+    if means.dtype != torch.float32:
+        return "torch"
+    if means.device.type == "cuda":
+        return "gsplat"
+    return "native" if means.device.type == "cpu" and native_library() is not None else "torch"
+
+
+def rasterize(
+    splats: GaussianSplats,
+    cameras: Cameras,
+    background: float = 1.0,
+    backend: Backend = "auto",
+) -> RenderedSplats:
+    """Render Gaussians, differentiably (paper, Equations 2 and 3).
+
+    Args:
+        splats: N Gaussians.
+        cameras: V cameras on the same device.
+        background: grey level in [0, 1] behind the object; 1 is white.
+        backend: "gsplat" (CUDA), "native" (C on the CPU), "torch" (anywhere, slow), or "auto":
+            the fastest there is for the splats' device.
+
+    Raises:
+        ValueError: an unknown backend, or one that cannot run here.
+    """
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
+    if backend == "auto":
+        backend = choose_backend(splats.means)
+    if backend == "gsplat":
+        rgb, alpha, depth, means2d, visible = rasterize_gsplat(splats, cameras)
+        return RenderedSplats(rgb + (1 - alpha) * background, alpha, depth, means2d, visible)
+
+    opacities = splats.opacities
+    projected = project_splats(splats.means, splats.quats, splats.scales, opacities, cameras)
+    directions = torch.nn.functional.normalize(
+        splats.means - cameras.positions[:, None], dim=-1
+    )  # [V, N, 3]
+    colors = evaluate_harmonics(splats.sh, directions)
+    features = torch.cat([colors, projected.depths[..., None]], dim=-1)
+    composite = rasterize_native if backend == "native" else rasterize_reference
+    images, alphas = [], []
+    for view in range(len(cameras)):
+        image, alpha = composite(
+            projected.means2d[view],
+            projected.conics[view],
+            opacities,
+            features[view],
+            projected.depths[view],
+            projected.radii[view],
+            cameras.width,
+            cameras.height,
+        )
+        images.append(image)
+        alphas.append(alpha)
+    image, alpha = torch.stack(images), torch.stack(alphas)[:, None]
+    depth = image[:, 3:] / alpha.clamp(min=1e-8)
+    visible = (projected.radii > 0).all(-1)
+    return RenderedSplats(
+        image[:, :3] + (1 - alpha) * background, alpha, depth, projected.means2d, visible
+    )

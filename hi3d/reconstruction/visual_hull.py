@@ -1,0 +1,94 @@
+"""The visual hull: the largest shape whose silhouettes agree with the views' alpha.
+
+It bounds the object from outside and starts both the splats and the NeuS field.
+"""
+
+import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from hi3d.views import Views
+
+FOREGROUND_ALPHA = 0.5
+
+
+def hull_occupancy(views: Views, resolution: int, half_extent: float) -> Tensor:
+    """Which grid points lie in the visual hull.
+
+    Args:
+        views: V views with alpha.
+        resolution: R grid points a side.
+        half_extent: the grid spans [-half_extent, half_extent] in each axis, ends included.
+
+    Returns:
+        [R, R, R] bool, indexed x, y, z; on the views' device. A point is outside where a view that
+        sees it shows background, and where no view sees it.
+    """
+    return hull_sdf(views, resolution, half_extent) < 0
+
+
+def hull_sdf(views: Views, resolution: int, half_extent: float, tolerance: int = 0) -> Tensor:
+    """An approximate signed distance to the visual hull, negative inside.
+
+    Each view gives the signed distance to its silhouette in the image, scaled to the depth of the
+    grid point; a hull is an intersection, so the largest of them counts. A view in which the point
+    projects outside the image says nothing: the object may leave the frame.
+
+    Args:
+        views: V views with alpha.
+        resolution: R grid points a side.
+        half_extent: the grid spans [-half_extent, half_extent] in each axis, ends included.
+        tolerance: how many views may show background at a point of the hull. More than 0 keeps
+            parts on which inconsistent views disagree.
+
+    Returns:
+        [R, R, R] float32, indexed x, y, z, on the views' device; `2 * half_extent` where no view
+        sees the point.
+    """
+    device, cameras = views.rgb.device, views.cameras.to(views.rgb.device)
+    points = grid_points(resolution, half_extent, device)
+    far = 2 * half_extent
+    largest = torch.full((tolerance + 1, len(points)), -torch.inf, device=device)
+    for view in range(len(views)):
+        pixel_distance = silhouette_distance(views.alpha[view, 0])
+        rotation, translation = cameras.viewmats[view, :3, :3], cameras.viewmats[view, :3, 3]
+        projected = (points @ rotation.T + translation) @ cameras.Ks[view].T
+        depth = projected[:, 2]
+        pixel = projected[:, :2] / depth.clamp_min(1e-6)[:, None]
+        x, y = pixel.floor().clamp(-1, max(cameras.width, cameras.height)).long().unbind(-1)
+        seen = (depth > 1e-6) & (x >= 0) & (y >= 0) & (x < cameras.width) & (y < cameras.height)
+        index = torch.where(seen, y * cameras.width + x, 0)
+        distance = pixel_distance.flatten()[index] * depth / cameras.Ks[view, 1, 1]
+        distance = torch.where(seen, distance, -torch.inf)
+        largest = torch.cat([largest, distance[None]]).topk(tolerance + 1, dim=0).values
+    # With fewer seeing views than the tolerance the last rank may be empty: what is seen counts.
+    never_seen = largest[0] == -torch.inf
+    sdf = torch.where(largest[-1] == -torch.inf, largest[0], largest[-1])
+    sdf = torch.where(never_seen, far, sdf.clamp(-far, far))
+    return sdf.reshape(resolution, resolution, resolution)
+
+
+def silhouette_distance(alpha: Tensor) -> Tensor:
+    """Signed distance in pixels of pixel centres to the silhouette's edge, negative inside.
+
+    Args:
+        alpha: [H, W] in [0, 1].
+
+    Returns:
+        [H, W] float32 on alpha's device.
+    """
+    inside = (alpha.detach() >= FOREGROUND_ALPHA).cpu().numpy()
+    diagonal = float(np.hypot(*inside.shape))
+    if inside.all() or not inside.any():  # no edge in the image
+        return torch.full_like(alpha, -diagonal if inside.all() else diagonal)
+    # Pixel centres lie half a pixel from the edge between an inside and an outside pixel.
+    outer, inner = distance_transform_edt(~inside), distance_transform_edt(inside)
+    distance = np.where(inside, 0.5 - inner, outer - 0.5).astype(np.float32)
+    return torch.from_numpy(distance).to(alpha.device)
+
+
+def grid_points(resolution: int, half_extent: float, device: torch.device | str) -> Tensor:
+    """The points of a cubic grid around the origin, x slowest. [R^3, 3]"""
+    axis = torch.linspace(-half_extent, half_extent, resolution, device=device)
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)

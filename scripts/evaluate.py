@@ -1,0 +1,39 @@
+"""Score views or a mesh against ground truth."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from hi3d.command_line import make_parser, parse_arguments, run
+from hi3d.config import load_config
+from hi3d.evaluation.mesh_metrics import MeshMetricsConfig, score_mesh
+from hi3d.evaluation.tables import markdown_table, write_results
+from hi3d.evaluation.view_metrics import ViewMetricsConfig, score_views
+from hi3d.reconstruction.mesh_io import load_mesh
+from hi3d.views import Views
+
+
+def main() -> None:
+    parser = make_parser(
+        __doc__,
+        "python scripts/evaluate.py views --pred out/photo/orbit --gt gt --json scores.json",
+    )
+    parser.add_argument("what", choices=["views", "mesh"], help="folders of views, or mesh files")
+    parser.add_argument("--pred", required=True, type=Path, metavar="PATH", help="what to score")
+    parser.add_argument("--gt", required=True, type=Path, metavar="PATH", help="ground truth")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here too")
+    arguments = parse_arguments(parser)
+    if arguments.what == "views":
+        view_config = load_config(ViewMetricsConfig, arguments.config, arguments.overrides)
+        views = score_views(Views.load(arguments.pred), Views.load(arguments.gt), view_config)
+        scores = views.means()
+    else:
+        mesh_config = load_config(MeshMetricsConfig, arguments.config, arguments.overrides)
+        scores = asdict(score_mesh(load_mesh(arguments.pred), load_mesh(arguments.gt), mesh_config))
+    results = {arguments.pred.name: scores}
+    print(markdown_table(results, decimals=4), end="")
+    if arguments.json:
+        write_results(arguments.json, results)
+
+
+if __name__ == "__main__":
+    run(main)

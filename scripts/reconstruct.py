@@ -1,0 +1,24 @@
+"""Views to textured mesh: scripts/reconstruct.py VIEWS --output DIR [key=value ...]."""
+
+from hi3d.command_line import make_parser, parse_arguments, run
+from hi3d.config import load_config
+from hi3d.progress import console
+
+
+def main() -> None:
+    parser = make_parser(
+        "Make a textured mesh from a folder of views with cameras.json.",
+        "scripts/reconstruct.py outputs/chair/refined --output outputs/mesh interpolated_views=16",
+    )
+    parser.add_argument("views", metavar="VIEWS", help="folder of PNGs and cameras.json")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
+    arguments = parse_arguments(parser)
+    from hi3d.pipelines.views_to_mesh import ReconstructConfig, reconstruct_folder
+
+    config = load_config(ReconstructConfig, arguments.config, arguments.overrides)
+    mesh = reconstruct_folder(arguments.views, arguments.output, config)
+    console.print(f"mesh: {mesh}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,100 @@
+"""Shared tiny models and analytic orbits."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from hi3d.cameras import Cameras, orbit_cameras
+from hi3d.diffusion.conditioning import ElevationEstimator
+from hi3d.diffusion.unet import UNetConfig, build_unet, stage1_in_channels, stage2_in_channels
+from hi3d.diffusion.weights import write_model_index
+from hi3d.training.experiment import DepthConfig
+from hi3d.training.small_networks import build_depth_estimator
+from hi3d.training.stage1 import build_scheduler
+from hi3d.views import Views, save_depth
+
+TINY = 16
+"""Image side of the tiny models; their VAE halves it once."""
+TINY_UNET = UNetConfig([32, 32], 1, [1, 1], 16, 32)
+
+
+def sphere_views(cameras: Cameras, radius: float = 0.4) -> tuple[Views, torch.Tensor]:
+    """A sphere coloured by its surface normal, and its depth [V, H, W] (0 = empty)."""
+    rgb, alpha, depth = [], [], []
+    for view in range(len(cameras)):
+        origins, directions = cameras.rays(view)
+        b = (origins * directions).sum(-1)
+        discriminant = b**2 - (origins.square().sum(-1) - radius**2)
+        hit = discriminant > 0
+        t = -b - discriminant.clamp_min(0).sqrt()
+        normals = (origins + t[..., None] * directions) / radius
+        color = torch.where(hit[..., None], 0.5 + 0.4 * normals, torch.ones(3))
+        forward = cameras.viewmats[view, 2, :3]
+        rgb.append(color.permute(2, 0, 1))
+        alpha.append(hit[None].float())
+        depth.append(torch.where(hit, t * (directions @ forward), torch.zeros(())))
+    return Views(torch.stack(rgb), torch.stack(alpha), cameras), torch.stack(depth)
+
+
+@pytest.fixture(scope="session")
+def orbits(tmp_path_factory) -> Path:
+    """Four orbits of spheres of different size and elevation, in folders, with depth."""
+    folder = tmp_path_factory.mktemp("orbits")
+    for i, elevation_deg in enumerate([-5.0, 5.0, 15.0, 30.0]):
+        views, depth = sphere_views(orbit_cameras(elevation_deg, TINY), 0.3 + 0.04 * i)
+        target = folder / f"sphere{i}"
+        views.save(target)
+        for view, values in enumerate(depth):
+            save_depth(target / f"{view:03d}-depth.png", values)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory) -> Path:
+    """Model folders `stage1`, `stage2` and `svd`, with random weights."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models")
+    vae = AutoencoderKLTemporalDecoder(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        latent_channels=4,
+    )
+    image_encoder = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=16,
+            intermediate_size=16,
+            projection_dim=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=16,
+            patch_size=8,
+        )
+    )
+    depth = build_depth_estimator(DepthConfig(16, 4, 16, 4, 2, 8))
+    shared = {
+        "vae": vae,
+        "image_encoder": image_encoder,
+        "elevation_estimator": ElevationEstimator((8, 8), 16),
+        "scheduler": build_scheduler(),
+    }
+    stage1 = {**shared, "unet": build_unet(TINY_UNET, stage1_in_channels(4), 4)}
+    stage2 = {
+        **shared,
+        "unet": build_unet(TINY_UNET, stage2_in_channels(4), 4),
+        "depth_estimator": depth,
+    }
+    svd_config = {**stage1["unet"].config, "projection_class_embeddings_input_dim": 3 * 32}
+    svd = {**shared, "unet": UNetSpatioTemporalConditionModel.from_config(svd_config)}
+    for name, parts, pipeline in (
+        ("stage1", stage1, "OrbitPipeline"),
+        ("stage2", stage2, "RefinerPipeline"),
+        ("svd", svd, "StableVideoDiffusionPipeline"),
+    ):
+        for part_name, part in parts.items():
+            part.save_pretrained(folder / name / part_name)
+        write_model_index(folder / name, pipeline, parts, TINY)
+    return folder

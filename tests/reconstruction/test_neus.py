@@ -1,0 +1,373 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hi3d.cameras import orbit_cameras
+from hi3d.errors import InputError
+from hi3d.reconstruction.neus.config import Backend, NeusConfig
+from hi3d.reconstruction.neus.fields import ActiveGrid, GridField, surface_cells, trilinear_corners
+from hi3d.reconstruction.neus.fit import (
+    Sharpness,
+    chosen_backend,
+    fit_neus,
+    hull_field,
+    level_ends,
+    shrunk,
+)
+from hi3d.reconstruction.neus.losses import loss_color, loss_curvature, loss_eikonal, loss_mask
+from hi3d.reconstruction.neus.native import native_is_available, native_objective
+from hi3d.reconstruction.neus.rays import PixelSampler, Rays
+from hi3d.reconstruction.neus.renderer import StepSamples, draw_samples, neus_objective, render_rays
+from hi3d.reconstruction.visual_hull import (
+    grid_points,
+    hull_occupancy,
+    hull_sdf,
+    silhouette_distance,
+)
+from hi3d.views import Views
+
+RADIUS = 0.4
+TINY = NeusConfig(
+    steps=150,
+    rays_per_step=512,
+    resolutions=[16, 32],
+    resolution_starts=[0.0, 0.5],
+    regularized_vertices=1024,
+)
+needs_compiler = pytest.mark.skipif("not native_is_available()", reason="no C compiler")
+
+
+def ball_views(elevation_deg: float = 20.0, resolution: int = 48, num_views: int = 16) -> Views:
+    """A ball of radius 0.4 whose colour is its position, by ray-sphere intersection."""
+    cameras = orbit_cameras(elevation_deg, resolution, num_views)
+    rgb, alpha = [], []
+    for view in range(num_views):
+        origins, directions = cameras.rays(view)
+        along = (origins * directions).sum(-1)
+        discriminant = along**2 - (origins**2).sum(-1) + RADIUS**2
+        hit = discriminant > 0
+        t = -along - discriminant.clamp_min(0).sqrt()
+        color = 0.5 + origins + t[..., None] * directions
+        rgb.append(torch.where(hit[..., None], color, 1.0).clamp(0, 1).permute(2, 0, 1))
+        alpha.append(hit.float()[None])
+    return Views(torch.stack(rgb), torch.stack(alpha), cameras)
+
+
+def ball_field(resolution: int = 16, half_extent: float = 0.55) -> GridField:
+    points = grid_points(resolution, half_extent, "cpu").reshape(*(resolution,) * 3, 3)
+    return GridField(points.norm(dim=-1) - RADIUS, 4 * points, half_extent)
+
+
+def mean_radius(field: GridField) -> float:
+    """Of the zero level set, on rays from the middle above the underside, which no view sees."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(500, 3, generator=generator)
+    directions = directions[directions[:, 2] > -0.5 * directions.norm(dim=-1)]
+    directions = torch.nn.functional.normalize(directions, dim=-1)
+    t = torch.linspace(0.2, 0.54, 341)
+    sdf, _ = field.query(directions[:, None] * t[:, None])
+    first_outside = (sdf > 0).int().argmax(-1)
+    return t[first_outside].mean().item()
+
+
+# Visual hull
+
+
+def test_hull_of_a_ball_contains_it_and_the_tangent_cone_below():
+    # The cone ends at RADIUS / cos(20 deg + asin(RADIUS / 1.5)) = 1.23 RADIUS.
+    occupied = hull_occupancy(ball_views(num_views=16), 32, 0.55)
+    distance = grid_points(32, 0.55, "cpu").reshape(32, 32, 32, 3).norm(dim=-1)
+    assert occupied[distance < RADIUS - 0.03].all()
+    assert not occupied[distance > RADIUS * 1.27].any()
+
+
+def test_hull_sdf_is_a_distance_on_the_side_of_a_ball():
+    # On the equator the hull from elevation 0 touches the ball, where the distance is exact up to
+    # perspective and half a pixel.
+    sdf = hull_sdf(ball_views(0.0, 96, 32), 23, 0.55)
+    assert sdf[11, 11, 11].item() == pytest.approx(-RADIUS, abs=0.03)
+    assert sdf[21, 11, 11].item() == pytest.approx(0.5 - RADIUS, abs=0.02)
+
+
+def test_outside_every_image_is_outside_and_outside_one_image_is_unknown():
+    views = ball_views(0.0, num_views=2)  # from +x and -x
+    Ks = views.cameras.Ks.clone()
+    Ks[:, :2, :2] *= 4  # narrow: the whole image shows the ball
+    close = replace(
+        views, alpha=torch.ones_like(views.alpha), cameras=replace(views.cameras, Ks=Ks)
+    )
+    occupied = hull_occupancy(close, 23, 0.55)
+    assert occupied[11, 11, 11]
+    assert not occupied[11, 0, 11]  # no view sees the far left
+    wide = views[[0]]
+    both = Views(
+        torch.cat([close.rgb[:1], wide.rgb]),
+        torch.cat([close.alpha[:1], wide.alpha]),
+        replace(
+            wide.cameras,
+            viewmats=close.cameras.viewmats[[0, 0]],
+            Ks=torch.cat([Ks[:1], wide.cameras.Ks]),
+        ),
+    )
+    assert hull_occupancy(both, 23, 0.55)[
+        11, 16, 11
+    ]  # 0.25: unknown to one, foreground to the other
+
+
+def test_tolerance_ignores_dissenting_views():
+    views = ball_views()
+    alpha = views.alpha.clone()
+    alpha[3] = 0
+    broken = replace(views, alpha=alpha)
+    assert not hull_occupancy(broken, 16, 0.55).any()
+    tolerant = hull_sdf(broken, 16, 0.55, tolerance=1) < 0
+    assert tolerant.sum() >= hull_occupancy(views, 16, 0.55).sum()
+
+
+def test_silhouette_distance_by_hand():
+    alpha = torch.tensor([[0.0, 0.0, 1.0, 1.0, 1.0, 0.0]])
+    expected = torch.tensor([[1.5, 0.5, -0.5, -1.5, -0.5, 0.5]])
+    assert torch.equal(silhouette_distance(alpha), expected)
+    assert (silhouette_distance(torch.zeros(3, 4)) == 5).all()
+    assert (silhouette_distance(torch.ones(3, 4)) == -5).all()
+
+
+# Fields
+
+
+def test_trilinear_interpolation_is_exact_for_linear_functions():
+    points = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) * 1.1 - 0.55
+    slope = torch.tensor([1.0, -2.0, 3.0])
+    values = grid_points(9, 0.55, "cpu") @ slope
+    corners, weights = trilinear_corners(points, 9, 0.55)
+    assert torch.allclose((values[corners] * weights).sum(-1), points @ slope, atol=1e-5)
+
+
+def test_resampling_keeps_linear_functions_and_the_extent():
+    field = ball_field(9)
+    linear = replace(field, sdf=field.rgb_logits[..., 1])
+    fine = linear.resampled(17)
+    assert torch.allclose(fine.sdf[:, :, 3], fine.rgb_logits[:, :, 3, 1], atol=1e-5)
+    assert fine.sdf[0, -1, 0].item() == pytest.approx(4 * 0.55, rel=1e-5)
+
+
+def test_surface_cells_surround_the_surface():
+    field = ball_field(17)
+    thin, wide = surface_cells(field.sdf, 0), surface_cells(field.sdf, 2)
+    assert not thin[8, 8, 8]
+    assert (wide | ~thin).all()
+    corner_min = -torch.nn.functional.max_pool3d(-field.sdf[None, None], 2, stride=1)[0, 0]
+    corner_max = torch.nn.functional.max_pool3d(field.sdf[None, None], 2, stride=1)[0, 0]
+    assert torch.equal(thin, (corner_min < 0) & (corner_max >= 0))
+
+
+def test_active_grid_agrees_with_the_field():
+    field = ball_field(17)
+    grid = ActiveGrid(field, surface_cells(field.sdf, 2))
+    points = torch.nn.functional.normalize(torch.randn(40, 3), dim=-1) * RADIUS
+    assert grid.contains(points).all()
+    assert not grid.contains(torch.zeros(1, 3)).any()
+    assert not grid.contains(torch.full((1, 3), 0.7)).any()
+    for active, dense in zip(grid.query(points), field.query(points), strict=True):
+        assert torch.allclose(active, dense, atol=1e-5)
+    with torch.no_grad():
+        grid.sdf += 1
+    changed = grid.to_field().sdf - field.sdf
+    assert torch.equal(changed > 0.5, grid.active)
+
+
+def test_stencil_by_hand():
+    R, voxel = 9, 1.1 / 8
+    x, y, z = grid_points(R, 0.55, "cpu").reshape(R, R, R, 3).unbind(-1)
+    field = GridField(2 * x + y - z + x**2, torch.zeros(R, R, R, 3), 0.55)
+    grid = ActiveGrid(field, torch.ones(R - 1, R - 1, R - 1, dtype=torch.bool))
+    assert len(grid.interior) == (R - 2) ** 3
+    center = torch.tensor([(4 * R + 4) * R + 4])  # x = 0
+    gradients, laplacians, _ = grid.stencil(center)
+    assert torch.allclose(gradients, torch.tensor([[2.0, 1.0, -1.0]]), atol=1e-4)
+    # Mean of the six neighbours minus the centre: 2 voxel^2 / 6, in voxels.
+    assert laplacians.item() == pytest.approx(voxel / 3, rel=1e-3)
+
+
+# Losses
+
+
+def test_losses_by_hand():
+    ones = torch.ones(1)
+    error = loss_color(torch.tensor([[0.5, 0.5, 0.5]]), torch.tensor([[0.2, 0.5, 0.5]]), ones)
+    assert error.item() == pytest.approx((0.3 - 0.005) / 3)
+    p = 1e-3 + 0.998 * 0.75
+    assert loss_mask(torch.tensor([0.75]), ones, 2 * ones).item() == pytest.approx(-2 * math.log(p))
+    assert loss_eikonal(torch.tensor([[3.0, 0.0, 0.0], [0.0, 1.0, 0.0]])).item() == pytest.approx(2)
+    assert loss_curvature(torch.tensor([1.0, 3.0])).item() == pytest.approx(5)
+
+
+# Rays and rendering
+
+
+def test_sampled_rays_hit_their_pixels():
+    views = ball_views()
+    rays = PixelSampler(views).sample(300, torch.Generator().manual_seed(0))
+    assert torch.allclose(rays.directions.norm(dim=-1), torch.ones(300), atol=1e-5)
+    closest = torch.linalg.cross(rays.origins, rays.directions).norm(dim=-1)
+    clear = (closest - RADIUS).abs() > 1e-4
+    assert torch.equal((closest < RADIUS)[clear], (rays.alpha > 0.5)[clear])
+    assert (rays.alpha == 1).float().mean() > 0.4
+
+
+def test_box_interval_by_hand():
+    bounds = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
+    origins = torch.tensor([[3.0, 0.0, 0.0], [3.0, 5.0, 0.0]])
+    directions = torch.tensor([[-1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
+    rays = Rays(origins, directions, origins, origins[:, 0], origins[:, 0])
+    t_near, t_far = rays.box_interval(bounds)
+    assert (t_near[0].item(), t_far[0].item()) == (2, 4)
+    assert t_near[1] >= t_far[1]
+
+
+def test_rendering_a_sharp_ball_shows_its_silhouette_and_colour():
+    grid = ActiveGrid(ball_field(48), surface_cells(ball_field(48).sdf, 4))
+    origins = torch.tensor([[1.5, 0.0, 0.0], [1.5, 0.0, 0.0]])
+    directions = torch.nn.functional.normalize(
+        torch.tensor([[-1.0, 0.0, 0.0], [-1.0, 0.4, 0.0]]), dim=-1
+    )
+    ones = torch.ones(2)
+    rays = Rays(origins, directions, origins, ones, ones)
+    t_near, t_far = rays.box_interval(grid.bounds)
+    rgb, opacity = render_rays(grid, StepSamples(rays, t_near, t_far, grid.interior), 0.004, 600.0)
+    assert opacity.tolist() == pytest.approx([1, 0], abs=1e-3)
+    hit = torch.sigmoid(4 * torch.tensor([RADIUS, 0.0, 0.0]))
+    assert torch.allclose(rgb[0], hit, atol=0.01)
+    assert torch.allclose(rgb[1], torch.ones(3), atol=1e-3)
+
+
+@needs_compiler
+def test_native_and_torch_agree_in_values_and_gradients():
+    generator = torch.Generator().manual_seed(0)
+    field = ball_field(16)
+    field = replace(
+        field,
+        sdf=field.sdf + 0.01 * torch.randn(field.sdf.shape, generator=generator),
+        rgb_logits=torch.randn(field.rgb_logits.shape, generator=generator),
+    )
+    grid = ActiveGrid(field, surface_cells(field.sdf, 2))
+    views = ball_views()
+    weights = torch.linspace(0.5, 1.5, len(views))
+    rays = PixelSampler(views, weights).sample(300, generator)
+    samples = draw_samples(grid, rays, TINY, generator)
+    # Heavy regularisers, so that an error in one is not hidden by the images.
+    config = replace(TINY, lambda_eikonal=0.3, lambda_curvature=0.2, lambda_color_smoothness=0.1)
+    results = []
+    for objective in (neus_objective, native_objective):
+        grid.zero_grad()
+        inv_s = torch.tensor(60.0, requires_grad=True)
+        total, losses = objective(grid, samples, inv_s, config)
+        (2 * total).backward()
+        gradients = (grid.sdf.grad, grid.rgb_logits.grad, inv_s.grad)
+        results.append((total, losses, [g.clone() for g in gradients]))
+    (total, losses, gradients), (native_total, native_losses, native_gradients) = results
+    assert native_total.item() == pytest.approx(total.item(), rel=1e-4)
+    for name, loss in losses.items():
+        assert native_losses[name].item() == pytest.approx(loss.item(), rel=1e-3), name
+    for ours, native in zip(gradients, native_gradients, strict=True):
+        assert (ours - native).norm() < 1e-3 * ours.norm()
+
+
+# Fits
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_fit_recovers_the_radius_of_a_ball(backend):
+    if backend == "native" and not native_is_available():
+        pytest.skip("no C compiler")
+    field = fit_neus(ball_views(), replace(TINY, backend=Backend(backend)), seed=1)
+    assert mean_radius(field) == pytest.approx(RADIUS, rel=0.02)
+    _, rgb = field.query(torch.tensor([[RADIUS, 0.0, 0.0], [0.0, -RADIUS, 0.0]]))
+    expected = torch.tensor([[0.9, 0.5, 0.5], [0.5, 0.1, 0.5]])
+    assert torch.allclose(rgb, expected, atol=0.12)
+
+
+def test_the_same_seed_gives_the_same_field():
+    views, config = ball_views(), replace(TINY, steps=10)
+    first, again, other = (fit_neus(views, config, seed=s) for s in (3, 3, 4))
+    assert torch.equal(first.sdf, again.sdf)
+    assert not torch.equal(first.sdf, other.sdf)
+
+
+def test_views_of_weight_zero_do_not_count():
+    views, config = ball_views(), replace(TINY, steps=60)
+    wrong = views.rgb.clone()
+    wrong[1::2] = 0
+    weights = torch.ones(len(views))
+    weights[1::2] = 0
+    point = torch.tensor([[0.0, 0.0, RADIUS]])
+    _, rgb = fit_neus(replace(views, rgb=wrong), config, view_weights=weights).query(point)
+    assert rgb[0, 2] > 0.75
+
+
+def test_views_that_contradict_each_other_still_give_a_surface():
+    views = ball_views()
+    alpha = torch.roll(views.alpha, 18, dims=-1)
+    alpha[::2] = views.alpha[::2]
+    torn = replace(views, alpha=alpha)
+    assert (fit_neus(torn, replace(TINY, steps=40)).sdf < 0).sum() >= 8
+    single = views.alpha.clone()
+    single[1:] = 0
+    lonely = fit_neus(replace(views, alpha=single), replace(TINY, steps=40))
+    assert (lonely.sdf < 0).sum() >= 8
+
+
+def test_views_without_an_object_are_a_clear_error():
+    views = ball_views()
+    with pytest.raises(InputError, match="no view shows an object"):
+        fit_neus(replace(views, alpha=torch.zeros_like(views.alpha)), TINY)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"resolution_starts": [0.0]},
+        {"resolution_starts": [0.5, 0.0]},
+        {"resolution_starts": [0.0, 1.0]},
+        {"resolutions": [4, 32]},
+        {"steps": 0},
+    ],
+)
+def test_settings_that_contradict_each_other_are_clear_errors(wrong):
+    with pytest.raises(InputError):
+        fit_neus(ball_views(num_views=2), replace(TINY, **wrong))
+
+
+def test_view_weights_of_another_length_are_an_error():
+    with pytest.raises(ValueError, match="view_weights"):
+        fit_neus(ball_views(num_views=2), TINY, view_weights=torch.ones(3))
+
+
+def test_inv_s_is_learned_above_a_rising_floor():
+    floored = Sharpness(replace(TINY, inv_s_init=50.0, inv_s_floor=800.0))
+    assert floored(0.0).item() == pytest.approx(50, rel=1e-4)
+    assert floored(0.5).item() == pytest.approx(200, rel=1e-4)  # geometric mean of 50 and 800
+    learned = Sharpness(replace(TINY, inv_s_init=50.0, inv_s_floor=0.0))
+    assert learned(1.0).item() == pytest.approx(50, rel=1e-4)
+    learned(1.0).backward()
+    assert learned.variance.grad.item() == pytest.approx(500, rel=1e-3)
+
+
+def test_schedule_and_backend_choices():
+    config = replace(TINY, steps=100, resolutions=[8, 16, 32], resolution_starts=[0.0, 0.3, 0.55])
+    assert level_ends(config) == [30, 55, 100]
+    auto = chosen_backend(TINY, torch.device("cpu"))
+    assert auto is (Backend.native if native_is_available() else Backend.torch)
+    with pytest.raises(InputError, match="native"):
+        chosen_backend(replace(TINY, backend=Backend.native), torch.device("meta"))
+
+
+def test_hull_field_and_image_size():
+    field = hull_field(ball_views(), TINY)
+    assert field.resolution == 16
+    small = shrunk(ball_views(resolution=48), 24)
+    assert small.rgb.shape[-2:] == (24, 24)
+    assert torch.allclose(small.cameras.rays(0)[1].mean((0, 1))[1:2], torch.zeros(1), atol=1e-5)
+    assert shrunk(small, 256) is small

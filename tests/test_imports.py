@@ -1,0 +1,84 @@
+"""The dependency rule of the architecture, read from the import statements."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BASE = {"errors", "files", "progress", "run_report", "config", "command_line"}
+LAYERS = [
+    {"cameras"},
+    {"views", "surface_mesh"},
+    {"diffusion"},
+    {"reconstruction", "rendering", "data"},
+    {"pipelines", "training", "evaluation"},
+]
+"""A part imports parts of earlier layers, itself and the base, never its own layer's others."""
+ALLOWED_LIBRARIES = {
+    "diffusers": {"diffusion", "pipelines", "training"},
+    "transformers": {"diffusion", "pipelines", "training"},
+    "gsplat": {"reconstruction"},
+    "nerfacc": {"reconstruction"},
+    "pytorch_lightning": {"training"},
+}
+FILES = sorted((ROOT / "hi3d").rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of all modules that a file imports, at any depth."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module)
+    return names
+
+
+def part(path: Path) -> str:
+    """The package or module directly below hi3d that a file belongs to."""
+    return path.relative_to(ROOT / "hi3d").parts[0].removesuffix(".py")
+
+
+def layer(name: str) -> int:
+    return next(i for i, names in enumerate(LAYERS) if name in names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_layers(path):
+    here = part(path)
+    if here == "__init__":
+        return
+    for name in imported(path):
+        if not name.startswith("hi3d."):
+            library = name.split(".")[0]
+            assert here in ALLOWED_LIBRARIES.get(library, {here}), f"{here} imports {library}"
+            continue
+        there = name.split(".")[1]
+        if there in BASE or there == here:
+            continue
+        assert here not in BASE, f"the base imports {name}"
+        assert layer(there) < layer(here), f"{here} imports {name}"
+
+
+@pytest.mark.parametrize("name", ["cameras.py", "diffusion/edm.py"])
+def test_cameras_and_edm_need_only_torch(name):
+    path = ROOT / "hi3d" / name
+    standard = {"math", "dataclasses", "collections", "itertools"}
+    assert {n.split(".")[0] for n in imported(path)} <= standard | {"torch"}
+
+
+def test_scripts_are_short_and_import_the_top_layers():
+    for path in (ROOT / "scripts").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 60, path
+        for name in imported(path):
+            if name.startswith("hi3d."):
+                assert name.split(".")[1] in BASE | LAYERS[-1] | LAYERS[-2], f"{path}: {name}"
+
+
+def test_every_test_folder_mirrors_the_package():
+    for path in (ROOT / "tests").iterdir():
+        if path.is_dir() and path.name not in ("__pycache__", "scripts"):
+            assert (ROOT / "hi3d" / path.name).is_dir(), path

@@ -1,0 +1,189 @@
+"""Every training config takes two steps at debug size, resumes, and exports what pipelines read."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hi3d.errors import InputError
+from hi3d.training.experiment import load_experiment
+from hi3d.training.losses import loss_contrastive, loss_gradient, loss_kl, loss_l1
+from hi3d.training.module import learning_rate_factor
+from hi3d.training.small_networks import disparity_target
+from hi3d.training.trainer import build_module, train
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TRAINING_CONFIGS = sorted(
+    path.relative_to(CONFIGS).as_posix()
+    for path in CONFIGS.rglob("*.yaml")
+    if "\ntask:" in path.read_text()
+)
+DEBUG = [
+    "data.resolution=16",
+    "data.batch_size=2",
+    "data.num_workers=0",
+    "trainer.max_steps=2",
+    "trainer.val_every=2",
+    "trainer.checkpoint_every=1",
+    "trainer.precision=32-true",
+    "trainer.strategy=auto",
+    "trainer.devices=1",
+]
+SMALL_UNET = [
+    "unet.block_out_channels=[32,32]",
+    "unet.num_attention_heads=[1,1]",
+    "unet.cross_attention_dim=16",
+    "unet.addition_time_embed_dim=32",
+]
+
+
+def debug_experiment(config: str, orbits: Path, models: Path, output: Path, *more: str):
+    path = CONFIGS / config
+    overrides = [
+        f"data.train={orbits}",
+        f"data.val={orbits}",
+        f"trainer.output={output}",
+        *DEBUG,
+    ]
+    task = load_experiment(path).task
+    if task in ("stage1", "stage2"):
+        from_svd = load_experiment(path).init_from is not None
+        if from_svd:
+            overrides.append(f"init_from={models / 'svd'}")
+        else:
+            overrides += [f"{part}={models / 'stage1'}" for part in ("vae", "image_encoder")]
+            overrides.append(f"elevation_estimator={models / 'stage1'}")
+            overrides += SMALL_UNET
+    if task == "stage2":
+        overrides.append(f"depth_estimator={models / 'stage2'}")
+        if load_experiment(path).stage1 is not None:
+            overrides += [f"stage1={models / 'stage1'}", "stage1_resolution=8"]
+    if task == "vae":
+        overrides += ["vae.crop=8", "vae.block_out_channels=[32,32]"]
+    if task == "elevation":
+        overrides += ["elevation.image_size=16", "elevation.channels=[8,8]"]
+    if task == "image_encoder":
+        overrides += ["image_encoder.image_size=16", "image_encoder.hidden_size=16"]
+    if task == "depth":
+        overrides += ["depth.image_size=16", "depth.patch_size=4", "depth.hidden_size=16"]
+    return load_experiment(path, [*overrides, *more])
+
+
+def test_all_trainings_are_covered():
+    assert {"stage1.yaml", "stage2.yaml", "nano/stage1.yaml", "nano/vae.yaml"} <= set(
+        TRAINING_CONFIGS
+    )
+
+
+@pytest.mark.parametrize("config", TRAINING_CONFIGS)
+def test_two_steps(config, orbits, tiny_models, tmp_path):
+    experiment = debug_experiment(config, orbits, tiny_models, tmp_path / "run")
+    before = build_module(experiment).network.state_dict()
+    torch.manual_seed(experiment.seed)
+    model = train(experiment)
+    assert any(model.iterdir())
+    checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=False)
+    assert checkpoint["global_step"] == 2
+    state = checkpoint["state_dict"]
+    assert not [key for key in state if key.startswith("frozen.")]
+    moved = [
+        name
+        for name, value in before.items()
+        if value.is_floating_point() and not torch.equal(state[f"network.{name}"], value)
+    ]
+    assert len(moved) > 0.5 * len(before)
+    assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
+
+
+def test_resume_goes_on_and_a_second_start_is_refused(orbits, tiny_models, tmp_path):
+    run = tmp_path / "run"
+    train(debug_experiment("nano/stage1.yaml", orbits, tiny_models, run))
+    with pytest.raises(InputError, match="resume=last"):
+        train(debug_experiment("nano/stage1.yaml", orbits, tiny_models, run))
+    more = ["trainer.max_steps=3", "resume=last"]
+    train(debug_experiment("nano/stage1.yaml", orbits, tiny_models, run, *more))
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=False)
+    assert checkpoint["global_step"] == 3
+    with pytest.raises(InputError, match="no checkpoint"):
+        train(debug_experiment("nano/vae.yaml", orbits, tiny_models, tmp_path / "x", "resume=last"))
+
+
+def test_cached_latents_are_those_of_the_rotated_orbit(orbits, tiny_models, tmp_path):
+    from torch.utils.data import default_collate
+
+    from hi3d.data.orbit_dataset import OrbitDataset
+
+    experiment = debug_experiment("nano/stage1.yaml", orbits, tiny_models, tmp_path)
+    module = build_module(experiment)
+    dataset = OrbitDataset(orbits, 16, random_start=True)
+    with torch.no_grad():
+        for _ in range(3):
+            batch = default_collate([dataset[1]])
+            mean, _ = module.cached_latents(batch)
+            module.experiment.diffusion.cache_latents = False
+            torch.manual_seed(0)
+            sample = module.target_latents(batch)
+            module.experiment.diffusion.cache_latents = True
+            torch.manual_seed(0)
+            cached = module.target_latents(batch)
+            torch.testing.assert_close(cached, sample, atol=0.02, rtol=0.02)  # kept as bfloat16
+            assert len(module.latent_cache) == 1
+            assert mean.shape[1] == 16
+
+
+def test_dropped_conditions_are_zero_for_whole_videos(orbits, tiny_models, tmp_path):
+    experiment = debug_experiment("nano/stage1.yaml", orbits, tiny_models, tmp_path)
+    experiment.diffusion.drop_image_latents = 0.5
+    experiment.diffusion.drop_image_embeds = 1.0
+    module = build_module(experiment)
+    from hi3d.diffusion.sampling import OrbitCondition
+
+    full = OrbitCondition(torch.ones(400, 2, 4, 1, 1), torch.ones(400, 1, 16), torch.ones(400, 2))
+    dropped = module.drop_conditions(full)
+    kept = dropped.concat.flatten(1).mean(1)
+    assert set(kept.tolist()) == {0.0, 1.0}
+    assert 150 < kept.sum() < 250
+    assert (dropped.image_embeds == 0).all()
+    assert (dropped.added_time_ids == 1).all()
+
+
+def test_losses_in_closed_form():
+    first = torch.zeros(1, 1, 2, 2)
+    second = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
+    assert loss_l1(first, second).item() == pytest.approx(1.5)
+    # Horizontal differences are 1, vertical ones 2.
+    assert loss_gradient(first, second).item() == pytest.approx(3.0)
+    assert loss_kl(torch.zeros(3), torch.ones(3)).item() == pytest.approx(0.0)
+    assert loss_kl(torch.full((3,), 2.0), torch.ones(3)).item() == pytest.approx(2.0)
+    # Orthogonal pairs at temperature 1: -log(e / (e + 1)).
+    expected = torch.log1p(torch.exp(torch.tensor(-1.0))).item()
+    assert loss_contrastive(torch.eye(2), torch.eye(2), 1.0).item() == pytest.approx(expected)
+
+
+def test_disparity_target():
+    target = disparity_target(torch.tensor([0.0, 0.6, 0.7, 1.5, 2.4]))
+    # (1 / 1.5 - 1 / 2.4) / (1 / 0.6 - 1 / 2.4) = 0.2
+    expected = torch.tensor([0.0, 0.0, (1 / 0.7 - 1 / 2.4) / 1.25, 0.2, 0.0])
+    torch.testing.assert_close(target, expected)
+
+
+def test_learning_rate_schedule():
+    optim = load_experiment(CONFIGS / "nano/stage1.yaml").optim
+    optim.warmup_steps = 9
+    assert learning_rate_factor(0, optim, 1000) == pytest.approx(0.1, abs=1e-3)
+    assert learning_rate_factor(500, optim, 1000) == pytest.approx(0.5)
+    assert learning_rate_factor(1000, optim, 1000) == pytest.approx(0.0)
+    optim.schedule = "constant"
+    assert learning_rate_factor(500, optim, 1000) == 1
+    optim.schedule = "linear"
+    with pytest.raises(InputError, match="constant or cosine"):
+        learning_rate_factor(0, optim, 10)
+
+
+def test_unknown_task_and_key(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("task: stage3\n")
+    with pytest.raises(InputError, match="choose one of"):
+        load_experiment(path)
+    with pytest.raises(InputError, match=r"did you mean 'trainer.max_steps'"):
+        load_experiment(CONFIGS / "nano/vae.yaml", ["trainer.max_step=1"])
