@@ -69,7 +69,6 @@ class OrbitDataset(Dataset):
     - `alpha` [V, 1, H, W] in [0, 1]
     - `depth` [V, H, W] along the camera's z axis, 0 where there is no surface (with `load_depth`)
     - `elevation_deg` scalar float32
-    - `start_view` scalar int64: the stored view that became view 0
     - `uid` str
     """
 
@@ -133,7 +132,6 @@ class OrbitDataset(Dataset):
         if orbit.depth is not None:
             item["depth"] = depth_to_float(orbit.depth[views])
         item["elevation_deg"] = torch.tensor(orbit.elevation_deg, dtype=torch.float32)
-        item["start_view"] = torch.tensor(start)
         item["uid"] = self._orbits[index].uid
         return item
 

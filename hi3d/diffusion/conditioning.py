@@ -10,8 +10,10 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
-VAE = AutoencoderKL | AutoencoderKLTemporalDecoder
-"""SVD's image decoder or its temporal decoder; the encoders are the same."""
+from hi3d.diffusion.patch_autoencoder import PatchAutoencoder
+
+VAE = AutoencoderKL | AutoencoderKLTemporalDecoder | PatchAutoencoder
+"""SVD's image decoder, its temporal decoder, or the small model's."""
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -6,7 +6,8 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import (
-    AutoModel,
+    AutoencoderKL,
+    AutoencoderKLTemporalDecoder,
     EulerDiscreteScheduler,
     UNetSpatioTemporalConditionModel,
 )
@@ -15,19 +16,21 @@ from torch import nn
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
 from hi3d.diffusion.conditioning import ElevationEstimator
+from hi3d.diffusion.patch_autoencoder import PatchAutoencoder
 from hi3d.diffusion.unet import NUM_TIME_IDS, from_svd
 from hi3d.errors import InputError
 from hi3d.files import write_json
 
+VAE_CLASSES = (AutoencoderKLTemporalDecoder, AutoencoderKL, PatchAutoencoder)
 NETWORKS: dict[str, Any] = {
     "unet": UNetSpatioTemporalConditionModel,
-    "vae": AutoModel,  # AutoencoderKL or AutoencoderKLTemporalDecoder, as its config says
+    "vae": VAE_CLASSES,
     "image_encoder": CLIPVisionModelWithProjection,
     "elevation_estimator": ElevationEstimator,
     "depth_estimator": DPTForDepthEstimation,
     "scheduler": EulerDiscreteScheduler,
 }
-"""The class of each part of a model folder."""
+"""The class of each part of a model folder; of several, the one that its config names."""
 
 
 def load_network(folder: str, name: str, dtype: torch.dtype = torch.float32) -> Any:
@@ -40,7 +43,7 @@ def load_network(folder: str, name: str, dtype: torch.dtype = torch.float32) -> 
         dtype: of the weights.
 
     Returns:
-        An instance of the class that `NETWORKS` or its config names, in evaluation mode if it is a network.
+        An instance of its class, in evaluation mode if it is a network.
 
     Raises:
         InputError: missing, truncated or of another shape.
@@ -54,10 +57,21 @@ def load_network(folder: str, name: str, dtype: torch.dtype = torch.float32) -> 
         raise InputError(f"model folder {folder} has no {name}/: it is incomplete, get it again")
     options = {} if name == "scheduler" else {"torch_dtype": dtype}
     try:
-        if issubclass(NETWORKS[name], DPTForDepthEstimation | CLIPVisionModelWithProjection):
+        network_class = NETWORKS[name]
+        if isinstance(network_class, tuple):
+            named = network_class[0].load_config(folder, subfolder=name)["_class_name"]
+            network_class = next(c for c in network_class if c.__name__ == named)
+        if issubclass(network_class, DPTForDepthEstimation | CLIPVisionModelWithProjection):
             options = {"dtype": dtype}
-        network = NETWORKS[name].from_pretrained(folder, subfolder="" if alone else name, **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+        network = network_class.from_pretrained(folder, subfolder="" if alone else name, **options)
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+        LookupError,
+        StopIteration,
+    ) as error:
         cause = " ".join(str(error).split())[:200]
         raise InputError(
             f"cannot load {name} from {folder}: missing or damaged, get it again ({cause})"

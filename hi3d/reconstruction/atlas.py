@@ -68,8 +68,10 @@ def sample_texture(texture: Tensor, uvs: Tensor) -> Tensor:
 
 def sample_image(image: Tensor, grid: Tensor) -> Tensor:
     """[C, H, W] read at grid [N, 2], where -1 and 1 are the image's borders. Returns [N, C]."""
-    options = {"mode": "bilinear", "padding_mode": "border", "align_corners": False}
-    return gridsample_image(image[None], grid[None, None], **options)[0, :, 0].T
+    sampled = grid_sample(
+        image[None], grid[None, None], mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return sampled[0, :, 0].T
 
 
 def area_weighted_normals(mesh: SurfaceMesh) -> Tensor:

@@ -30,8 +30,9 @@ class MeshingConfig:
     """Upper bound on the triangles, unless that would open the surface; 0 = keep all."""
     min_component_share: float = 0.02
     """Separate pieces with less than this share of the largest one's volume are dropped."""
-    smoothing_iterations: int = 0
-    """Taubin smoothing passes: rounds noise of about a voxel without shrinking."""
+    smoothing_iterations: int = 3
+    """Taubin smoothing passes against noise of about a voxel, without shrinking; 0 = none. A
+    smoother surface also decimates further without opening."""
     flatten_unseen_side: bool = True
     """Span the side that no camera sees from its visible rim; needs the cameras."""
 
@@ -110,9 +111,9 @@ def without_floaters(mesh: trimesh.Trimesh, min_share: float) -> trimesh.Trimesh
 def decimated(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh:
     """Quadric decimation that keeps a closed mesh closed.
 
-    A fast collapse may fold faces onto each other. Those cancel; if the surface is still not closed,
-    the decimation is repeated more carefully, then with twice the faces, and so on. At last the mesh
-    is returned as it came.
+    A fast collapse may fold faces onto each other. Those cancel. Where the surface is still not
+    closed, the decimation is repeated more carefully, then with twice the faces, and so on; at last
+    the mesh is returned as it came.
 
     Args:
         mesh: closed.

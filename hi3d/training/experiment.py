@@ -89,28 +89,26 @@ class Experiment:
 
 @dataclass
 class VAEConfig:
-    """`AutoencoderKL` and its loss."""
+    """`PatchAutoencoder` and its losses."""
 
-    block_out_channels: list[int] = field(default_factory=lambda: [32, 64, 128, 128])
-    layers_per_block: int = 1
-    latent_channels: int = 8
-    crop: int = 64
+    latent_channels: int = 24
+    patch_size: int = 8
+    hidden_channels: int = 32
+    component_batches: int = 60
+    """Training batches from which the components are found."""
+    crop: int = 32
     """Side of the training crops in pixels."""
     scales: list[float] = field(default_factory=lambda: [1.0, 0.5])
-    """Frames are resized by one of these before cropping: both stages use the VAE."""
+    """Frames are resized by one of these before cropping: both stages use the autoencoder."""
     lambda_mse: float = 10.0
-    lambda_chroma: float = 30.0
-    """Squared error of each pixel's colour around its grey: most renders hold little colour, which
-    is learned last without this."""
     lambda_l1: float = 0.3
     lambda_gradient: float = 0.3
     """Differences between neighbouring pixels, which keep edges sharp."""
-    lambda_kl: float = 1e-4
 
 
 @dataclass
 class VAEExperiment(Experiment):
-    """Training of the small VAE."""
+    """Training of the small autoencoder."""
 
     vae: VAEConfig = field(default_factory=VAEConfig)
 
@@ -185,8 +183,6 @@ class DiffusionConfig:
     drop_image_embeds: float = 0.1
     drop_image_latents: float = 0.1
     """Share of videos trained without the condition, for classifier-free guidance."""
-    cache_latents: bool = False
-    """Encode every orbit once and keep its target latents in memory."""
 
 
 @dataclass

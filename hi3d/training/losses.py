@@ -24,25 +24,6 @@ def loss_gradient(predicted: Tensor, target: Tensor) -> Tensor:
     return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
 
 
-def loss_chroma(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference of the channels after each pixel's mean over them is taken off.
-
-    Args:
-        predicted: [..., 3, H, W].
-        target: [..., 3, H, W].
-
-    Returns:
-        Scalar.
-    """
-    error = predicted - target
-    return (error - error.mean(-3, keepdim=True)).square().mean()
-
-
-def loss_kl(mean: Tensor, std: Tensor) -> Tensor:
-    """KL divergence of N(mean, std^2) from N(0, 1), mean per latent value. Returns a scalar."""
-    return 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).mean()
-
-
 def loss_contrastive(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """Symmetric InfoNCE (arXiv 2103.00020, Figure 3): row i of both is one object.
 

@@ -16,7 +16,7 @@ from hi3d.errors import InputError
 from hi3d.training.experiment import Experiment, OptimConfig
 
 Batch = dict[str, Any]
-"""rgb [B, V, 3, H, W], alpha [B, V, 1, H, W], elevation_deg [B], uid, start_view [B], depth?."""
+"""rgb [B, V, 3, H, W], alpha [B, V, 1, H, W], elevation_deg [B], uid, depth?."""
 
 
 def learning_rate_factor(step: int, optim: OptimConfig, max_steps: int) -> float:

@@ -3,11 +3,11 @@
 VAE, image encoder, elevation estimator and depth model.
 """
 
+from itertools import islice
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from transformers import (
     CLIPVisionConfig,
@@ -16,42 +16,24 @@ from transformers import (
     DPTForDepthEstimation,
 )
 
-from hi3d.diffusion.conditioning import ElevationEstimator, encode_frames, encode_image
+from hi3d.diffusion.conditioning import ElevationEstimator, encode_image
+from hi3d.diffusion.patch_autoencoder import PatchAutoencoder, patch_second_moment
+from hi3d.progress import console, track
 from hi3d.training.experiment import (
     DepthConfig,
     DepthExperiment,
     ElevationExperiment,
     ImageEncoderConfig,
     ImageEncoderExperiment,
-    VAEConfig,
     VAEExperiment,
 )
-from hi3d.training.losses import loss_chroma, loss_contrastive, loss_gradient, loss_kl, loss_l1
+from hi3d.training.losses import loss_contrastive, loss_gradient, loss_l1
 from hi3d.training.module import Batch, TrainingModule
 
 DISPARITY_OFFSET = 0.2
 """Added to all targets: DPT ends in a ReLU, which dies where most pixels are background at 0."""
 FAR_DISPARITY, NEAR_DISPARITY = 1 / 2.4, 1 / 0.6
 """Ends of the inverse depth that a depth PNG can hold (16-bit range of the SyncDreamer sets)."""
-
-
-def build_vae(config: VAEConfig) -> AutoencoderKL:
-    """A randomly initialised image VAE; every level but the last halves the resolution.
-
-    SVD's temporal decoder normalises in 32 groups. With as few channels as here a group would be
-    one channel, which takes the colour out of the image.
-    """
-    num_levels = len(config.block_out_channels)
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * num_levels,
-        up_block_types=("UpDecoderBlock2D",) * num_levels,
-        block_out_channels=tuple(config.block_out_channels),
-        layers_per_block=config.layers_per_block,
-        latent_channels=config.latent_channels,
-        norm_num_groups=8,
-        mid_block_add_attention=False,  # trained on crops, used on whole images
-        scaling_factor=1.0,
-    )
 
 
 def resize_video(frames: Tensor, side: int) -> Tensor:
@@ -61,15 +43,36 @@ def resize_video(frames: Tensor, side: int) -> Tensor:
 
 
 class VAEModule(TrainingModule):
-    """Trains `AutoencoderKL` on crops of a few views of many objects."""
+    """Finds the components of `PatchAutoencoder` and trains its decoder on crops."""
 
     experiment: VAEExperiment
-    network: AutoencoderKL
+    network: PatchAutoencoder
 
     def __init__(self, experiment: VAEExperiment):
         """Args: experiment: `vae` says the size and the losses."""
-        super().__init__(experiment, build_vae(experiment.vae))
-        self.register_buffer("latent_std", torch.ones(()))
+        config = experiment.vae
+        network = PatchAutoencoder(
+            config.latent_channels, config.patch_size, config.hidden_channels
+        )
+        network.encoder.requires_grad_(False)
+        super().__init__(experiment, network)
+
+    def on_fit_start(self) -> None:
+        """Fit the components to the first training batches, unless a checkpoint brought them."""
+        super().on_fit_start()
+        if self.trainer.global_step > 0:
+            return
+        config = self.experiment.vae
+        loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
+        moments = []
+        for batch in track(islice(loader, config.component_batches), "components"):
+            for scale in config.scales:
+                frames = resize_video(batch["rgb"], round(batch["rgb"].shape[-1] * scale))
+                moments.append(patch_second_moment(frames.flatten(0, 1) * 2 - 1, config.patch_size))
+        kept = self.network.set_components(torch.stack(moments).mean(0))
+        console.print(f"{config.latent_channels} components keep {kept:.2%} of the patches")
+        if self.use_ema:  # the average was begun from the random decoder
+            self.ema.shadow_params = [p.detach().clone() for p in self.network.parameters()]
 
     def crop(self, rgb: Tensor) -> Tensor:
         """The frames at a random scale, cropped near the middle, where the object is.
@@ -87,47 +90,37 @@ class VAEModule(TrainingModule):
         y, x = torch.randint(spare + 1, (2, 2)).float().mean(0).long().tolist()
         return frames[..., y : y + config.crop, x : x + config.crop]
 
-    def losses(self, frames: Tensor, sample: bool) -> dict[str, Tensor]:
-        """Reconstruction and KL losses of [B, T, 3, H, W] frames in [0, 1]."""
-        mean, std = encode_frames(self.network, frames)
-        latents = mean + std * torch.randn_like(std) if sample else mean
-        decoded = self.network.decode(latents.flatten(0, 1)).sample
-        decoded = (decoded / 2 + 0.5).unflatten(0, frames.shape[:2])
-        with torch.no_grad():
-            self.latent_std.lerp_(mean.float().std(), 0.02)
-            mse = (decoded.clamp(0, 1) - frames).square().mean((2, 3, 4))
+    def losses(self, frames: Tensor) -> dict[str, Tensor]:
+        """Reconstruction losses of [B, T, 3, H, W] frames in [0, 1]."""
+        decoded = self.network(frames.flatten(0, 1) * 2 - 1) / 2 + 0.5
+        decoded = decoded.unflatten(0, frames.shape[:2])
+        mse = (decoded.clamp(0, 1) - frames).square().mean((2, 3, 4))
         return {
             "loss_mse": F.mse_loss(decoded, frames),
-            "loss_chroma": loss_chroma(decoded, frames),
             "loss_l1": loss_l1(decoded, frames),
             "loss_gradient": loss_gradient(decoded, frames),
-            "loss_kl": loss_kl(mean.float(), std.float()),
-            "psnr": -10 * mse.log10().mean(),
+            "psnr": -10 * mse.clamp_min(1e-6).log10().mean(),
         }
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step on crops."""
         config = self.experiment.vae
-        frames = self.crop(batch["rgb"])
-        losses = self.losses(frames, sample=True)
-        self.log_losses("train", losses, len(frames))
+        losses = self.losses(self.crop(batch["rgb"]))
+        self.log_losses("train", losses, len(batch["rgb"]))
         return (
             config.lambda_mse * losses["loss_mse"]
-            + config.lambda_chroma * losses["loss_chroma"]
             + config.lambda_l1 * losses["loss_l1"]
             + config.lambda_gradient * losses["loss_gradient"]
-            + config.lambda_kl * losses["loss_kl"]
         )
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Reconstruction of whole orbits at the smallest scale."""
+        """Reconstruction of whole images at the smallest scale."""
         side = round(batch["rgb"].shape[-1] * min(self.experiment.vae.scales))
-        frames = resize_video(batch["rgb"], side)
-        self.log_losses("val", self.losses(frames, sample=False), len(frames))
+        losses = self.losses(resize_video(batch["rgb"], side))
+        self.log_losses("val", losses, len(batch["rgb"]))
 
     def export(self, folder: Path) -> None:
-        """Write `vae/`, with the scaling factor that gives its latents unit variance."""
-        self.network.register_to_config(scaling_factor=1 / self.latent_std.item())
+        """Write `vae/`."""
         self.network.save_pretrained(folder / "vae")
 
 

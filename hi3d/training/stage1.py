@@ -57,7 +57,6 @@ class Stage1Module(TrainingModule):
         self.freeze(**frozen)
         if experiment.gradient_checkpointing:
             self.network.enable_gradient_checkpointing()
-        self.latent_cache: dict[str, tuple[Tensor, Tensor]] = {}
 
     def load_frozen(self, experiment: Stage1Experiment) -> dict[str, nn.Module]:
         """The networks that are used and not trained; the elevation estimator if given."""
@@ -90,27 +89,8 @@ class Stage1Module(TrainingModule):
             [B, T, C, h, w].
         """
         vae = self.frozen["vae"]
-        if not self.experiment.diffusion.cache_latents:
-            mean, std = encode_frames(vae, batch["rgb"])
-        else:
-            mean, std = self.cached_latents(batch)
+        mean, std = encode_frames(vae, batch["rgb"])
         return (mean + std * torch.randn_like(std)) * vae.config.scaling_factor
-
-    def cached_latents(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, encoded at an orbit's first visit and kept unrotated."""
-        means, stds = [], []
-        for i, uid in enumerate(batch["uid"]):
-            start = int(batch["start_view"][i])
-            if uid not in self.latent_cache:
-                mean, std = encode_frames(self.frozen["vae"], batch["rgb"][i : i + 1])
-                self.latent_cache[uid] = (
-                    mean[0].roll(start, 0).to("cpu", torch.bfloat16),
-                    std[0].roll(start, 0).to("cpu", torch.bfloat16),
-                )
-            mean, std = (value.roll(-start, 0) for value in self.latent_cache[uid])
-            means.append(mean)
-            stds.append(std)
-        return torch.stack(means).to(self.device).float(), torch.stack(stds).to(self.device).float()
 
     def noise_aug_strength(self, batch_size: int) -> Tensor:
         """ln noise_aug_strength ~ N(mean, std^2), one per video. [B]"""

@@ -50,7 +50,9 @@ def test_stage_1_widens_to_stage_2_and_keeps_its_elevation(tiny_models):
     unet = load_unet(str(tiny_models / "stage1"), 13)
     before = load_network(str(tiny_models / "stage1"), "unet")
     assert unet.config.in_channels == 13
-    torch.testing.assert_close(unet.add_embedding.linear_1.weight, before.add_embedding.linear_1.weight)
+    torch.testing.assert_close(
+        unet.add_embedding.linear_1.weight, before.add_embedding.linear_1.weight
+    )
     with pytest.raises(InputError, match="other stage"):
         load_unet(str(tiny_models / "stage2"), 8)
 

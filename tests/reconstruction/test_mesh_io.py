@@ -8,8 +8,8 @@ import trimesh
 from PIL import Image
 
 from hi3d.errors import InputError
-from hi3d.reconstruction.mesh_io import is_closed, load_mesh, save_mesh
 from hi3d.reconstruction.atlas import sample_texture
+from hi3d.reconstruction.mesh_io import is_closed, load_mesh, save_mesh
 from hi3d.surface_mesh import SurfaceMesh
 
 

@@ -46,7 +46,7 @@ def from_trimesh(mesh: trimesh.Trimesh) -> SurfaceMesh:
 
 @pytest.fixture(scope="module")
 def sphere() -> SurfaceMesh:
-    return from_trimesh(trimesh.creation.icosphere(subdivisions=4, radius=RADIUS))
+    return from_trimesh(trimesh.creation.icosphere(subdivisions=3, radius=RADIUS))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 
 from hi3d.errors import InputError
 from hi3d.training.experiment import load_experiment
-from hi3d.training.losses import loss_contrastive, loss_gradient, loss_kl, loss_l1
+from hi3d.training.losses import loss_contrastive, loss_gradient, loss_l1
 from hi3d.training.module import learning_rate_factor
 from hi3d.training.small_networks import disparity_target
 from hi3d.training.trainer import build_module, train
@@ -59,7 +59,7 @@ def debug_experiment(config: str, orbits: Path, models: Path, output: Path, *mor
         if load_experiment(path).stage1 is not None:
             overrides += [f"stage1={models / 'stage1'}", "stage1_resolution=8"]
     if task == "vae":
-        overrides += ["vae.crop=8", "vae.block_out_channels=[32,32]"]
+        overrides += ["vae.crop=8", "vae.patch_size=4"]
     if task == "elevation":
         overrides += ["elevation.image_size=16", "elevation.channels=[8,8]"]
     if task == "image_encoder":
@@ -108,29 +108,6 @@ def test_resume_goes_on_and_a_second_start_is_refused(orbits, tiny_models, tmp_p
         train(debug_experiment("nano/vae.yaml", orbits, tiny_models, tmp_path / "x", "resume=last"))
 
 
-def test_cached_latents_are_those_of_the_rotated_orbit(orbits, tiny_models, tmp_path):
-    from torch.utils.data import default_collate
-
-    from hi3d.data.orbit_dataset import OrbitDataset
-
-    experiment = debug_experiment("nano/stage1.yaml", orbits, tiny_models, tmp_path)
-    module = build_module(experiment)
-    dataset = OrbitDataset(orbits, 16, random_start=True)
-    with torch.no_grad():
-        for _ in range(3):
-            batch = default_collate([dataset[1]])
-            mean, _ = module.cached_latents(batch)
-            module.experiment.diffusion.cache_latents = False
-            torch.manual_seed(0)
-            sample = module.target_latents(batch)
-            module.experiment.diffusion.cache_latents = True
-            torch.manual_seed(0)
-            cached = module.target_latents(batch)
-            torch.testing.assert_close(cached, sample, atol=0.02, rtol=0.02)  # kept as bfloat16
-            assert len(module.latent_cache) == 1
-            assert mean.shape[1] == 16
-
-
 def test_dropped_conditions_are_zero_for_whole_videos(orbits, tiny_models, tmp_path):
     experiment = debug_experiment("nano/stage1.yaml", orbits, tiny_models, tmp_path)
     experiment.diffusion.drop_image_latents = 0.5
@@ -153,8 +130,6 @@ def test_losses_in_closed_form():
     assert loss_l1(first, second).item() == pytest.approx(1.5)
     # Horizontal differences are 1, vertical ones 2.
     assert loss_gradient(first, second).item() == pytest.approx(3.0)
-    assert loss_kl(torch.zeros(3), torch.ones(3)).item() == pytest.approx(0.0)
-    assert loss_kl(torch.full((3,), 2.0), torch.ones(3)).item() == pytest.approx(2.0)
     # Orthogonal pairs at temperature 1: -log(e / (e + 1)).
     expected = torch.log1p(torch.exp(torch.tensor(-1.0))).item()
     assert loss_contrastive(torch.eye(2), torch.eye(2), 1.0).item() == pytest.approx(expected)
