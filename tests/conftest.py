@@ -96,5 +96,5 @@ def tiny_models(tmp_path_factory) -> Path:
     ):
         for part_name, part in parts.items():
             part.save_pretrained(folder / name / part_name)
-        write_model_index(folder / name, pipeline, parts, TINY)
+        write_model_index(folder / name, pipeline, parts, {"resolution": TINY})
     return folder

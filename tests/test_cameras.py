@@ -30,7 +30,7 @@ def test_field_of_view_is_a_35_mm_lens_on_a_32_mm_sensor():
 
 
 def test_first_camera_of_the_standard_orbit():
-    # At elevation 30 the published first pose: rows [0,1,0], [.5,0,-.866], [-.866,0,-.5]; t [0,0,1.5].
+    # The published first pose: [0,1,0], [.5,0,-.866], [-.866,0,-.5]; t [0,0,1.5].
     viewmat = orbit_cameras(30, 256).viewmats[0]
     c = math.sqrt(3) / 2
     expected = torch.tensor(

@@ -3,6 +3,9 @@
 Images are [0, 1] outside; [-1, 1] only behind the VAE and depth boundaries in this file.
 """
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, ConfigMixin, ModelMixin
@@ -12,7 +15,7 @@ from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
 from hi3d.diffusion.patch_autoencoder import PatchAutoencoder
 
-VAE = AutoencoderKL | AutoencoderKLTemporalDecoder | PatchAutoencoder
+VAE: TypeAlias = AutoencoderKL | AutoencoderKLTemporalDecoder | PatchAutoencoder
 """SVD's image decoder, its temporal decoder, or the small model's."""
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -140,7 +143,7 @@ def estimate_depth(depth_estimator: DPTForDepthEstimation, frames: Tensor) -> Te
     return depth[:, None].unflatten(0, frames.shape[:2]).to(frames)
 
 
-def resize_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_depth(depth: Tensor, size: Sequence[int]) -> Tensor:
     """Resize depth maps to the resolution of the latents (paper, Section 4.3).
 
     Args:
@@ -150,7 +153,7 @@ def resize_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         [B, T, 1, h, w].
     """
-    resized = F.interpolate(depth.flatten(0, 1), size, mode="bilinear", antialias=True)
+    resized = F.interpolate(depth.flatten(0, 1), tuple(size), mode="bilinear", antialias=True)
     return resized.unflatten(0, depth.shape[:2])
 
 

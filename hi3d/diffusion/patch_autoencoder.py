@@ -42,15 +42,16 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         self.decoder_features = nn.ConvTranspose2d(
             latent_channels, hidden_channels, size, stride=size
         )
+        last = nn.Conv2d(hidden_channels, 3, 3, padding=1)
         self.refinement = nn.Sequential(
             nn.Conv2d(hidden_channels + 3, hidden_channels, 3, padding=1),
             nn.SiLU(),
             nn.Conv2d(hidden_channels, hidden_channels, 3, padding=1),
             nn.SiLU(),
-            nn.Conv2d(hidden_channels, 3, 3, padding=1),
+            last,
         )
-        nn.init.zeros_(self.refinement[-1].weight)  # the refinement starts as the identity
-        nn.init.zeros_(self.refinement[-1].bias)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)  # the refinement starts as the identity
 
     def set_components(self, second_moment: Tensor) -> float:
         """Take the leading components of the patches' second moment around white.

@@ -21,6 +21,9 @@ class OrbitCondition:
     """CLIP embedding of the reference image."""
     added_time_ids: Tensor  # [B, 2]
     """Elevation in degrees and noise augmentation."""
+    base: Tensor | None = None  # [B, T, C, h, w]
+    """Scaled latents to which the diffused latents are the difference; None for a model that
+    diffuses the latents themselves, as the paper does."""
 
     def unconditional(self) -> "OrbitCondition":
         """The condition that guidance moves away from: images dropped, vector kept, as in SVD."""
@@ -36,6 +39,7 @@ class OrbitCondition:
             torch.cat([self.concat, other.concat]),
             torch.cat([self.image_embeds, other.image_embeds]),
             torch.cat([self.added_time_ids, other.added_time_ids]),
+            self.base,
         )
 
 
@@ -81,7 +85,8 @@ def guided_denoiser(
 
     def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
         denoised = denoise(both, torch.cat([x, x]), torch.cat([sigma, sigma]))
-        return guide(*denoised.chunk(2), scales)
+        conditional, unconditional = denoised.chunk(2)
+        return guide(conditional, unconditional, scales)
 
     return denoiser
 
@@ -110,4 +115,5 @@ def sample_orbit_latents(
     batch, num_frames, _, height, width = condition.concat.shape
     shape = (batch, num_frames, unet.config.out_channels, height, width)
     noise = torch.randn(shape, generator=generator).to(condition.concat.device)
-    return sample_euler(guided_denoiser(unet, condition, scales), noise, sigmas, callback)
+    latents = sample_euler(guided_denoiser(unet, condition, scales), noise, sigmas, callback)
+    return latents if condition.base is None else latents + condition.base

@@ -1,10 +1,12 @@
 """Reading and writing model folders (diffusers layout), with one-line errors."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+import transformers
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLTemporalDecoder,
@@ -50,6 +52,7 @@ def load_network(folder: str, name: str, dtype: torch.dtype = torch.float32) -> 
     """
     if not Path(folder).is_dir() and (Path(folder).is_absolute() or str(folder).count("/") != 1):
         raise InputError(f"no model folder at {folder}: check the path, or train it first")
+    transformers.utils.logging.disable_progress_bar()  # the scripts show one of their own
     is_local = Path(folder).is_dir()
     # Depth models are published alone: the repository, or the folder, is the network.
     alone = name == "depth_estimator" and not (is_local and (Path(folder) / name).is_dir())
@@ -79,7 +82,7 @@ def load_network(folder: str, name: str, dtype: torch.dtype = torch.float32) -> 
     return network.eval() if isinstance(network, nn.Module) else network
 
 
-def load_networks(base: str | None, **folders: str | None) -> dict[str, nn.Module]:
+def load_networks(base: str | None, **folders: str | None) -> dict[str, Any]:
     """Load networks by name, each from its own folder or else from `base`.
 
     Raises:
@@ -114,7 +117,7 @@ def load_unet(folder: str, in_channels: int) -> UNetSpatioTemporalConditionModel
 
 
 def write_model_index(
-    folder: str | Path, pipeline_class: str, parts: dict[str, Any], resolution: int
+    folder: str | Path, pipeline_class: str, parts: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     """Write `model_index.json`, by which a pipeline's `from_pretrained` knows its parts.
 
@@ -122,7 +125,8 @@ def write_model_index(
         folder: the model folder.
         pipeline_class: name of the pipeline.
         parts: name -> instance, each saved in its own sub-folder.
-        resolution: image side that the UNet was trained at.
+        settings: further arguments of the pipeline: `resolution` (image side that the UNet was
+            trained at) and `residual` (see `hi3d.diffusion.sampling.OrbitCondition.base`).
     """
     index: dict[str, Any] = {
         "_class_name": pipeline_class,
@@ -132,5 +136,19 @@ def write_model_index(
         library = type(part).__module__.split(".")[0]
         module = library if library in ("diffusers", "transformers") else type(part).__module__
         index[name] = [module, type(part).__name__]
-    index["resolution"] = resolution
-    write_json(Path(folder) / "model_index.json", index)
+    write_json(Path(folder) / "model_index.json", index | settings)
+
+
+def read_model_index(folder: str | Path) -> dict[str, Any]:
+    """Contents of `model_index.json`.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        index = json.loads((Path(folder) / "model_index.json").read_text())
+        return {"_class_name": index["_class_name"], **index}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"no readable model_index.json in {folder}: give a model folder (train or download it)"
+        ) from error

@@ -1,13 +1,12 @@
 """Pipelines from model folders, with one-line errors for folders that are missing or damaged."""
 
-import json
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
 
-from hi3d.diffusion.weights import NETWORKS, load_network
+from hi3d.diffusion.weights import NETWORKS, load_network, read_model_index
 from hi3d.errors import InputError
 
 P = TypeVar("P", bound=DiffusionPipeline)
@@ -32,13 +31,8 @@ def load_pipeline(pipeline_class: type[P], path: str) -> P:
     """
     folder = model_folder(path)
     cuda = torch.cuda.is_available()
-    try:
-        index = json.loads((folder / "model_index.json").read_text())
-        made_for = index["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"no readable model_index.json in {folder}: give a model folder (train or download it)"
-        ) from error
+    index = read_model_index(folder)
+    made_for = index["_class_name"]
     if made_for != pipeline_class.__name__:
         raise InputError(
             f"{folder} holds a {made_for}, not a {pipeline_class.__name__}: give the other stage's"
@@ -46,8 +40,7 @@ def load_pipeline(pipeline_class: type[P], path: str) -> P:
     dtype = torch.float16 if cuda else torch.float32
     names = [name for name in NETWORKS if index.get(name, [None])[0] is not None]
     parts = {name: load_network(str(folder), name, dtype) for name in names}
-    if "resolution" in index:
-        parts["resolution"] = index["resolution"]
+    parts |= {name: index[name] for name in ("resolution", "residual") if name in index}
     try:
         pipeline = pipeline_class(**parts)
     except TypeError as error:

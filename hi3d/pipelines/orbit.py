@@ -54,6 +54,7 @@ class OrbitPipeline(DiffusionPipeline):
         scheduler: EulerDiscreteScheduler,
         elevation_estimator: ElevationEstimator | None = None,
         resolution: int = 512,
+        residual: bool = False,
     ):
         """Args:
         vae: encodes the reference image and decodes the orbit.
@@ -62,6 +63,7 @@ class OrbitPipeline(DiffusionPipeline):
         scheduler: its config holds the noise levels.
         elevation_estimator: for photos whose elevation is not known.
         resolution: image side that the UNet was trained at.
+        residual: the UNet was trained on the difference to the conditioning video.
         """
         super().__init__()
         self.register_modules(
@@ -71,7 +73,7 @@ class OrbitPipeline(DiffusionPipeline):
             scheduler=scheduler,
             elevation_estimator=elevation_estimator,
         )
-        self.register_to_config(resolution=resolution)
+        self.register_to_config(resolution=resolution, residual=residual)
 
     @torch.no_grad()
     def __call__(
@@ -109,6 +111,7 @@ class OrbitPipeline(DiffusionPipeline):
             vector_condition(
                 torch.tensor([elevation]), torch.tensor([sampler.noise_aug_strength])
             ).to(self.device),
+            self._base_latents(rgb),
         )
         # 4. Denoise the orbit.
         sigmas = sampling_sigmas(sampler, self.scheduler)
@@ -127,6 +130,12 @@ class OrbitPipeline(DiffusionPipeline):
     ) -> Tensor:
         strength = torch.tensor([noise_aug_strength])
         return encode_condition(self.vae, augment_with_noise(rgb[:, None], strength, generator))
+
+    def _base_latents(self, rgb: Tensor) -> Tensor | None:
+        if not self.config.residual:
+            return None
+        latents = encode_condition(self.vae, rgb[:, None]) * self.vae.config.scaling_factor
+        return latents.expand(-1, NUM_ORBIT_VIEWS, -1, -1, -1)
 
     def _elevation(self, rgb: Tensor, elevation_deg: float | None) -> float:
         if elevation_deg is None:

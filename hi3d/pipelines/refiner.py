@@ -43,6 +43,7 @@ class RefinerPipeline(DiffusionPipeline):
         depth_estimator: DPTForDepthEstimation,
         elevation_estimator: ElevationEstimator | None = None,
         resolution: int = 1024,
+        residual: bool = False,
     ):
         """Args:
         vae: encodes the orbit and decodes the refined one.
@@ -52,6 +53,7 @@ class RefinerPipeline(DiffusionPipeline):
         depth_estimator: depth of the stage-1 views.
         elevation_estimator: not used by this stage; kept where the folder has one.
         resolution: image side that the UNet was trained at.
+        residual: the UNet was trained on the difference to the conditioning video.
         """
         super().__init__()
         self.register_modules(
@@ -62,7 +64,7 @@ class RefinerPipeline(DiffusionPipeline):
             depth_estimator=depth_estimator,
             elevation_estimator=elevation_estimator,
         )
-        self.register_to_config(resolution=resolution)
+        self.register_to_config(resolution=resolution, residual=residual)
 
     @torch.no_grad()
     def __call__(
@@ -102,6 +104,7 @@ class RefinerPipeline(DiffusionPipeline):
             concat,
             encode_image(self.image_encoder, reference),
             vector_condition(elevation.cpu(), strength).to(self.device),
+            self._base_latents(orbit),
         )
         # 4. Denoise the refined orbit.
         sigmas = sampling_sigmas(sampler, self.scheduler)
@@ -113,6 +116,11 @@ class RefinerPipeline(DiffusionPipeline):
         # 5. Decode, and take the white background as transparent.
         frames = decode_latents(self.vae, latents, sampler.decode_chunk_size)[0].cpu()
         return Views(frames, alpha_from_white(frames), views.cameras.resized(size[1], size[0]))
+
+    def _base_latents(self, orbit: Tensor) -> Tensor | None:
+        if not self.config.residual:
+            return None
+        return encode_condition(self.vae, orbit) * self.vae.config.scaling_factor
 
     def _latents(
         self, frames: Tensor, strength: Tensor, generator: torch.Generator | None

@@ -93,9 +93,16 @@ def reconstruct_mesh(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     views = views.to(device)
 
+    # Every step goes on from what it wrote, so that a resumed run and a whole one are the same.
+    splats_path, surface_path = run.path / "splats.ply", run.path / "surface.ply"
+    mesh_path = run.path / "mesh.glb"
+
+    def load_surface() -> SurfaceMesh:
+        return load_mesh(surface_path).to(device)
+
     def make_splats(facts: dict[str, Any]) -> GaussianSplats:
         splats = fit_splats(views, config.splats, seed)
-        splats.save_ply(run.path / "splats.ply")
+        splats.save_ply(splats_path)
         facts["num_splats"] = len(splats)
         return splats
 
@@ -106,22 +113,18 @@ def reconstruct_mesh(
         all_views = concatenate_views(views, between)
         grid = fit_neus(all_views, config.neus, seed, weights.to(device))
         surface = extract_mesh(grid, config.meshing, views.cameras)
-        save_mesh(surface, run.path / "surface.ply")
+        save_mesh(surface, surface_path)
         facts.update(num_views=len(all_views), num_faces=len(surface.faces))
-        return surface
+        return load_surface()
 
     def make_textured(facts: dict[str, Any]) -> SurfaceMesh:
         textured = bake_texture(surface, views, config.texture)
         facts.update(num_faces=len(textured.faces), closed=is_closed(textured))
-        save_mesh(textured, run.path / "mesh.glb")
-        return textured
+        save_mesh(textured, mesh_path)
+        return load_mesh(mesh_path)
 
-    splats_path, surface_path = run.path / "splats.ply", run.path / "surface.ply"
     splats = run.step(
         "splats", splats_path, make_splats, lambda: GaussianSplats.load_ply(splats_path).to(device)
     )
-    surface = run.step(
-        "neus", surface_path, make_surface, lambda: load_mesh(surface_path).to(device)
-    )
-    mesh_path = run.path / "mesh.glb"
+    surface = run.step("neus", surface_path, make_surface, load_surface)
     return run.step("texture", mesh_path, make_textured, lambda: load_mesh(mesh_path))

@@ -44,7 +44,7 @@ class TrainingModule(pl.LightningModule, ABC):
         super().__init__()
         self.experiment = experiment
         self.network = network
-        self.frozen = nn.ModuleDict()
+        self.frozen: Any = nn.ModuleDict()
         self.strict_loading = False  # checkpoints hold the trained network only
         decay = experiment.optim.ema_decay
         self.ema = EMAModel(network.parameters(), decay=decay, use_ema_warmup=True, power=0.75)

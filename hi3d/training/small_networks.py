@@ -232,7 +232,8 @@ def build_depth_estimator(config: DepthConfig) -> DPTForDepthEstimation:
         )
     )
     output_layer = next(m for m in reversed(network.head.head) if isinstance(m, nn.Conv2d))
-    nn.init.constant_(output_layer.bias, DISPARITY_OFFSET)
+    with torch.no_grad():
+        output_layer.bias.fill_(DISPARITY_OFFSET)  # type: ignore[union-attr]
     return network
 
 

@@ -1,11 +1,12 @@
 """Stage 1: reference image to orbit (paper, Section 4.2)."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from hi3d.diffusion.conditioning import (
     augment_with_noise,
@@ -58,7 +59,7 @@ class Stage1Module(TrainingModule):
         if experiment.gradient_checkpointing:
             self.network.enable_gradient_checkpointing()
 
-    def load_frozen(self, experiment: Stage1Experiment) -> dict[str, nn.Module]:
+    def load_frozen(self, experiment: Stage1Experiment) -> dict[str, Any]:
         """The networks that are used and not trained; the elevation estimator if given."""
         frozen = load_networks(
             experiment.init_from, vae=experiment.vae, image_encoder=experiment.image_encoder
@@ -82,15 +83,16 @@ class Stage1Module(TrainingModule):
         return stage1_in_channels(latent_channels)
 
     @torch.no_grad()
-    def target_latents(self, batch: Batch) -> Tensor:
-        """Samples of the posterior of the true orbit, scaled.
+    def target_latents(self, batch: Batch, condition: OrbitCondition) -> Tensor:
+        """Samples of the posterior of the true orbit, scaled, less the condition's base.
 
         Returns:
             [B, T, C, h, w].
         """
         vae = self.frozen["vae"]
         mean, std = encode_frames(vae, batch["rgb"])
-        return (mean + std * torch.randn_like(std)) * vae.config.scaling_factor
+        latents = (mean + std * torch.randn_like(std)) * vae.config.scaling_factor
+        return latents if condition.base is None else latents - condition.base
 
     def noise_aug_strength(self, batch_size: int) -> Tensor:
         """ln noise_aug_strength ~ N(mean, std^2), one per video. [B]"""
@@ -105,11 +107,20 @@ class Stage1Module(TrainingModule):
         reference = batch["rgb"][:, :1]
         noise_aug = self.noise_aug_strength(len(reference))
         latents = encode_condition(self.frozen["vae"], augment_with_noise(reference, noise_aug))
+        num_frames = batch["rgb"].shape[1]
         return OrbitCondition(
-            latents.expand(-1, batch["rgb"].shape[1], -1, -1, -1),
+            latents.expand(-1, num_frames, -1, -1, -1),
             encode_image(self.frozen["image_encoder"], reference[:, 0]),
             vector_condition(batch["elevation_deg"].float(), noise_aug),
+            self.base_latents(reference.expand(-1, num_frames, -1, -1, -1)),
         )
+
+    def base_latents(self, frames: Tensor) -> Tensor | None:
+        """Scaled latents of the conditioning video, where the difference to it is diffused."""
+        if not self.experiment.diffusion.residual:
+            return None
+        vae = self.frozen["vae"]
+        return encode_condition(vae, frames) * vae.config.scaling_factor
 
     def drop_conditions(self, condition: OrbitCondition) -> OrbitCondition:
         """Drop the embedding and the latents of some videos, independently (guidance)."""
@@ -117,16 +128,16 @@ class Stage1Module(TrainingModule):
         batch_size = len(condition.concat)
         keep_embeds = torch.rand(batch_size, 1, 1) >= config.drop_image_embeds
         keep_latents = torch.rand(batch_size, 1, 1, 1, 1) >= config.drop_image_latents
-        return OrbitCondition(
-            condition.concat * keep_latents.to(condition.concat),
-            condition.image_embeds * keep_embeds.to(condition.image_embeds),
-            condition.added_time_ids,
+        return replace(
+            condition,
+            concat=condition.concat * keep_latents.to(condition.concat),
+            image_embeds=condition.image_embeds * keep_embeds.to(condition.image_embeds),
         )
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Paper Eq. 4 (stage 1) or Eq. 5 (stage 2)."""
-        latents = self.target_latents(batch)
         condition = self.drop_conditions(self.condition(batch))
+        latents = self.target_latents(batch, condition)
         config = self.experiment.diffusion
         sigma = sample_sigma(
             len(latents), config.sigma_log_mean, config.sigma_log_std, device=self.device
@@ -140,8 +151,9 @@ class Stage1Module(TrainingModule):
         """The loss at fixed noise levels with fixed noise."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(batch_index)
-            latents = self.target_latents(batch)
-            network = conditioned_network(self.network, self.condition(batch))
+            condition = self.condition(batch)
+            latents = self.target_latents(batch, condition)
+            network = conditioned_network(self.network, condition)
             noise = torch.randn_like(latents)
         losses: dict[str, Any] = {}
         for sigma in VALIDATION_SIGMAS:
@@ -156,5 +168,8 @@ class Stage1Module(TrainingModule):
         parts = {**self.frozen, "unet": self.network, "scheduler": build_scheduler()}
         for name, part in parts.items():
             part.save_pretrained(folder / name)
-        resolution = self.experiment.data.resolution
-        write_model_index(folder, self.pipeline_class, parts, resolution)
+        settings = {
+            "resolution": self.experiment.data.resolution,
+            "residual": self.experiment.diffusion.residual,
+        }
+        write_model_index(folder, self.pipeline_class, parts, settings)

@@ -1,8 +1,10 @@
 """Stage 2: low-resolution orbit to high-resolution orbit (paper, Section 4.3)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hi3d.data.degradation import degrade
 from hi3d.diffusion.conditioning import (
@@ -17,7 +19,7 @@ from hi3d.diffusion.conditioning import (
 from hi3d.diffusion.edm import karras_sigmas
 from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
 from hi3d.diffusion.unet import stage2_in_channels
-from hi3d.diffusion.weights import load_network, load_networks
+from hi3d.diffusion.weights import load_network, load_networks, read_model_index
 from hi3d.training.experiment import Stage2Experiment
 from hi3d.training.module import Batch
 from hi3d.training.stage1 import Stage1Module
@@ -33,7 +35,7 @@ class Stage2Module(Stage1Module):
         """Noisy, image and orbit latents, and depth."""
         return stage2_in_channels(latent_channels)
 
-    def load_frozen(self, experiment: Stage2Experiment) -> dict[str, nn.Module]:  # type: ignore[override]
+    def load_frozen(self, experiment: Stage2Experiment) -> dict[str, Any]:  # type: ignore[override]
         """Stage 1's networks and the depth model."""
         frozen = super().load_frozen(experiment)
         depth = load_networks(experiment.init_from, depth_estimator=experiment.depth_estimator)
@@ -51,6 +53,7 @@ class Stage2Module(Stage1Module):
         if experiment.stage1 is not None and experiment.stage1_share > 0:
             # In a list so that it is neither trained, nor saved with the pipeline.
             self.stage1_unet = [load_network(experiment.stage1, "unet").requires_grad_(False)]
+            self.stage1_is_residual = read_model_index(experiment.stage1).get("residual", False)
 
     @torch.no_grad()
     def coarse_orbit(self, batch: Batch) -> Tensor:
@@ -81,6 +84,7 @@ class Stage2Module(Stage1Module):
             latents.expand(-1, rgb.shape[1], -1, -1, -1),
             encode_image(self.frozen["image_encoder"], small),
             vector_condition(batch["elevation_deg"].float(), noise_aug),
+            self.stage1_base(small, rgb.shape[1]),
         )
         sigmas = karras_sigmas(
             self.experiment.stage1_steps, sigma_max=self.experiment.stage1_sigma_max
@@ -91,6 +95,14 @@ class Stage2Module(Stage1Module):
         orbit = F.interpolate(orbit.flatten(0, 1), rgb.shape[-2:], mode="bicubic").clamp(0, 1)
         orbit = orbit.unflatten(0, rgb.shape[:2])
         return torch.cat([rgb[:, :1], orbit[:, 1:]], dim=1)
+
+    def stage1_base(self, reference: Tensor, num_frames: int) -> Tensor | None:
+        """Base of stage 1 for references [B, 3, h, w], if it was trained on the difference."""
+        if not self.stage1_is_residual:
+            return None
+        vae = self.frozen["vae"]
+        latents = encode_condition(vae, reference[:, None]) * vae.config.scaling_factor
+        return latents.expand(-1, num_frames, -1, -1, -1)
 
     @torch.no_grad()
     def condition(self, batch: Batch) -> OrbitCondition:
@@ -107,4 +119,5 @@ class Stage2Module(Stage1Module):
             torch.cat([image_latents.expand_as(orbit_latents), orbit_latents, depth], dim=2),
             encode_image(self.frozen["image_encoder"], reference[:, 0]),
             vector_condition(batch["elevation_deg"].float(), noise_aug),
+            self.base_latents(coarse),
         )

@@ -1,7 +1,9 @@
 """From a training config to a model folder."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -35,7 +37,7 @@ from hi3d.training.small_networks import (
 from hi3d.training.stage1 import Stage1Module
 from hi3d.training.stage2 import Stage2Module
 
-MODULES: dict[type[Experiment], type[TrainingModule]] = {
+MODULES: dict[type[Experiment], Callable[[Any], TrainingModule]] = {
     VAEExperiment: VAEModule,
     ImageEncoderExperiment: ImageEncoderModule,
     ElevationExperiment: ElevationModule,
@@ -51,7 +53,7 @@ def build_module(experiment: Experiment) -> TrainingModule:
     Raises:
         InputError: a model folder that it needs is missing or broken.
     """
-    return MODULES[type(experiment)](experiment)  # type: ignore[arg-type]
+    return MODULES[type(experiment)](experiment)
 
 
 def train(experiment: Experiment) -> Path:

@@ -1,0 +1,134 @@
+"""The chain at tiny size: files, report, seeds, resuming after an interruption."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hi3d.config import load_config
+from hi3d.errors import InputError
+from hi3d.pipelines import image_to_3d
+from hi3d.pipelines.image_to_3d import GenerateConfig, generate, parse_elevation
+from hi3d.reconstruction.mesh_io import is_closed, load_mesh
+from hi3d.views import Views
+
+TINY = [
+    "foreground.resolution=32",
+    "orbit.num_inference_steps=2",
+    "refiner.num_inference_steps=1",
+    "mesh.interpolated_views=4",
+    "mesh.splats.steps=5",
+    "mesh.splats.num_initial=200",
+    "mesh.neus.steps=6",
+    "mesh.neus.rays_per_step=128",
+    "mesh.neus.resolutions=[16]",
+    "mesh.neus.resolution_starts=[0.0]",
+    "mesh.neus.regularized_vertices=64",
+    "mesh.meshing.target_faces=500",
+    "mesh.texture.resolution=128",
+    "turntable.num_frames=4",
+    "turntable.resolution=64",
+]
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    """A disc on a transparent background."""
+    y, x = np.mgrid[:64, :64]
+    pixels = np.zeros((64, 64, 4), np.uint8)
+    pixels[..., 0] = 200
+    pixels[..., 3] = 255 * ((y - 32) ** 2 + (x - 32) ** 2 < 400)
+    path = tmp_path / "disc.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def config(models: Path, *more: str) -> GenerateConfig:
+    folders = [f"stage1={models / 'stage1'}", f"stage2={models / 'stage2'}"]
+    return load_config(GenerateConfig, None, [*TINY, *folders, *more])
+
+
+def png_bytes(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*.png"))
+    }
+
+
+def test_chain_writes_what_the_interface_says(photo, tiny_models, tmp_path):
+    folder = generate([str(photo)], str(tmp_path / "out"), config(tiny_models))[0]
+    assert folder == tmp_path / "out" / "disc"
+    for name in ("reference.png", "splats.ply", "mesh.glb", "turntable.mp4", "contact_sheet.png"):
+        assert (folder / name).stat().st_size > 0, name
+    assert len(Views.load(folder / "orbit")) == len(Views.load(folder / "refined")) == 16
+    mesh = load_mesh(folder / "mesh.glb")
+    assert is_closed(mesh)
+    assert mesh.texture is not None
+    report = json.loads((folder / "report.json").read_text())
+    steps = report["steps"]
+    assert list(steps) == [
+        "foreground", "stage1", "stage2", "splats", "neus", "texture", "turntable", "contact_sheet",
+    ]  # fmt: skip
+    assert all(step["seconds"] >= 0 and step["peak_memory_gb"] > 0 for step in steps.values())
+    assert report["seed"] == 0
+    assert not list(folder.rglob("*.part*"))
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(photo, tiny_models, tmp_path):
+    runs = {}
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        made = generate([str(photo)], str(tmp_path / name), config(tiny_models, f"seed={seed}"))
+        runs[name] = png_bytes(made[0])
+    assert runs["a"] == runs["b"]
+    assert runs["a"]["orbit/005.png"] != runs["c"]["orbit/005.png"]
+    assert runs["a"]["refined/005.png"] != runs["c"]["refined/005.png"]
+
+
+@pytest.mark.parametrize("step", ["load_pipeline", "reconstruct_mesh", "write_turntable"])
+def test_resume_after_an_interruption(photo, tiny_models, tmp_path, monkeypatch, step):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    output = str(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(image_to_3d, step, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            generate([str(photo)], output, config(tiny_models))
+    before = png_bytes(tmp_path / "out" / "disc")
+    assert "reference.png" in before
+    with pytest.raises(InputError, match="resume=true"):
+        generate([str(photo)], output, config(tiny_models))
+    with pytest.raises(InputError, match="another seed"):
+        generate([str(photo)], output, config(tiny_models, "resume=true", "seed=9"))
+    folder = generate([str(photo)], output, config(tiny_models, "resume=true"))[0]
+    assert (folder / "contact_sheet.png").exists()
+    after = png_bytes(folder)
+    assert {name: after[name] for name in before} == before
+    whole = generate([str(photo)], str(tmp_path / "whole"), config(tiny_models))[0]
+    assert png_bytes(whole) == after
+
+
+def test_one_bad_photo_does_not_stop_the_others(photo, tiny_models, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_text("no image")
+    with pytest.raises(InputError, match=r"bad\.png"):
+        generate([str(bad), str(photo)], str(tmp_path / "out"), config(tiny_models))
+    assert (tmp_path / "out/disc/mesh.glb").exists()
+    assert not (tmp_path / "out/bad").exists()
+
+
+def test_photos_of_one_name_are_refused(photo, tiny_models, tmp_path):
+    (tmp_path / "b").mkdir()
+    other = shutil.copy(photo, tmp_path / "b")
+    with pytest.raises(InputError, match="same name"):
+        generate([str(photo), str(other)], str(tmp_path / "out"), config(tiny_models))
+
+
+def test_elevation():
+    assert parse_elevation("auto") is None
+    assert parse_elevation("-7.5") == -7.5
+    with pytest.raises(InputError, match="auto"):
+        parse_elevation("high")

@@ -1,0 +1,139 @@
+"""Every kind of bad input: one clear line, exit code 2, nothing overwritten."""
+
+import runpy
+import shutil
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_script(name: str, monkeypatch, capsys, *words: object) -> tuple[int, str]:
+    """Exit code and standard error of a script, run in this process."""
+    monkeypatch.setattr(sys, "argv", [name, *map(str, words), "--quiet"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
+    return int(stop.value.code or 0), capsys.readouterr().err
+
+
+def huge_png(path: Path) -> None:
+    """A PNG that says 20,000 x 20,000 pixels and holds almost nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    data = zlib.compress(b"")
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
+
+
+def make_photo(kind: str, path: Path) -> None:
+    if kind == "text":
+        path.write_text("this is no image\n")
+    elif kind == "tiny":
+        Image.new("RGB", (10, 10), "red").save(path)
+    elif kind == "transparent":
+        Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(path)
+    elif kind == "background":
+        Image.new("RGB", (64, 64), (90, 120, 80)).save(path)
+    elif kind == "huge":
+        huge_png(path)
+    elif kind == "good":
+        pixels = np.zeros((64, 64, 4), np.uint8)
+        pixels[16:48, 16:48] = (200, 30, 30, 255)
+        Image.fromarray(pixels).save(path)
+    else:
+        assert kind == "missing"
+
+
+@pytest.mark.parametrize("kind", ["text", "tiny", "transparent", "background", "huge", "missing"])
+def test_bad_photo(kind, tmp_path, monkeypatch, capsys):
+    photo = tmp_path / "photo.png"
+    make_photo(kind, photo)
+    output = tmp_path / "out"
+    code, message = run_script("generate.py", monkeypatch, capsys, photo, "--output", output)
+    assert code == 2
+    assert message.startswith("error: ")
+    assert len(message.strip().splitlines()) == 1
+    assert "photo.png" in message
+    assert not (output / "photo").exists()
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("unwritable output", "choose another output folder"),
+        ("no weights", "model_index.json"),
+        ("truncated weights", "missing or damaged"),
+        ("misspelt key", "did you mean 'seed'"),
+        ("wrong type", "many"),
+        ("no config", "no config file"),
+        ("results there", "resume=true"),
+        ("wrong stage", "other stage"),
+    ],
+)
+def test_bad_run(case, expected, tmp_path, tiny_models, monkeypatch, capsys):
+    photo = tmp_path / "photo.png"
+    make_photo("good", photo)
+    models = tmp_path / "models"
+    shutil.copytree(tiny_models, models)
+    output = tmp_path / "out"
+    words: list[object] = [f"stage1={models / 'stage1'}", f"stage2={models / 'stage2'}"]
+    if case == "unwritable output":
+        (tmp_path / "file").write_text("")
+        output = tmp_path / "file" / "out"
+    elif case == "no weights":
+        words.append(f"stage1={tmp_path / 'nowhere'}")
+    elif case == "truncated weights":
+        weights = models / "stage1" / "unet" / "diffusion_pytorch_model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:4000])
+    elif case == "misspelt key":
+        words.append("sed=1")
+    elif case == "wrong type":
+        words.append("seed=many")
+    elif case == "no config":
+        words += ["--config", tmp_path / "none.yaml"]
+    elif case == "results there":
+        (output / "photo").mkdir(parents=True)
+        (output / "photo" / "mesh.glb").write_text("precious")
+    elif case == "wrong stage":
+        words.append(f"stage1={models / 'stage2'}")
+    code, message = run_script(
+        "generate.py", monkeypatch, capsys, photo, "--output", output, *words
+    )
+    assert code == 2
+    assert expected in message
+    lines = [line for line in message.splitlines() if "Loading weights" not in line]
+    assert len(lines) == 1, message
+    if case == "results there":
+        assert (output / "photo" / "mesh.glb").read_text() == "precious"
+
+
+def test_bad_views(tmp_path, monkeypatch, capsys):
+    code, message = run_script(
+        "reconstruct.py", monkeypatch, capsys, tmp_path / "none", "--output", tmp_path / "out"
+    )
+    assert code == 2
+    assert len(message.strip().splitlines()) == 1
+
+
+def test_bad_training(tmp_path, monkeypatch, capsys):
+    config = ROOT / "configs/nano/vae.yaml"
+    for words in (
+        ["--config", config, f"data.train={tmp_path}", f"trainer.output={tmp_path / 'o'}"],
+        ["--config", config, "trainer.max_step=3"],
+        [],
+    ):
+        code, message = run_script("train.py", monkeypatch, capsys, *words)
+        assert code == 2
+        assert len(message.strip().splitlines()) == 1, message
