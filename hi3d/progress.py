@@ -1,13 +1,15 @@
 """Progress bars with the time left, for every long step."""
 
+import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -22,9 +24,44 @@ def set_quiet(quiet: bool) -> None:
     console.quiet = quiet
 
 
+LOG_SECONDS = 30
+"""Where the output is no terminal, a bar prints a line this often."""
+
+
+class LineProgress(Progress):
+    """A rich progress display that also shows in log files, line by line."""
+
+    _last_line = 0.0
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:  # type: ignore[override]
+        """As `rich.progress.Progress.update`."""
+        super().update(task_id, **changes)
+        self._print_line(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """As `rich.progress.Progress.advance`."""
+        super().advance(task_id, advance)
+        self._print_line(task_id)
+
+    def _print_line(self, task_id: TaskID) -> None:
+        now = time.monotonic()
+        if self.console.is_terminal or self.disable or now - self._last_line < LOG_SECONDS:
+            return
+        if self._last_line > 0:
+            task = self._tasks[task_id]
+            left = "?" if task.time_remaining is None else f"{task.time_remaining:.0f} s"
+            total = "?" if task.total is None else f"{task.total:.0f}"
+            self.console.print(
+                f"{task.description} {task.completed:.0f}/{total}, {left} left, "
+                f"{task.fields.get('status', '')}",
+                soft_wrap=True,
+            )
+        self._last_line = now
+
+
 def progress_bar() -> Progress:
-    """A rich progress display: description, bar, count, time used and time left."""
-    return Progress(
+    """A progress display: description, bar, count, time used and time left."""
+    return LineProgress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 from hi3d.cameras import NUM_ORBIT_VIEWS, orbit_cameras
-from hi3d.data.white_background import alpha_from_white
+from hi3d.data.matting import key_white_views
 from hi3d.diffusion.conditioning import (
     VAE,
     ElevationEstimator,
@@ -122,7 +122,7 @@ class OrbitPipeline(DiffusionPipeline):
             )
         # 5. Decode, and take the white background as transparent.
         frames = decode_latents(self.vae, latents, sampler.decode_chunk_size)[0].cpu()
-        views = Views(frames, alpha_from_white(frames), orbit_cameras(elevation, resolution))
+        views = Views(frames, key_white_views(frames), orbit_cameras(elevation, resolution))
         return OrbitOutput(views, elevation)
 
     def _image_latents(

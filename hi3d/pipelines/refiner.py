@@ -10,7 +10,7 @@ from diffusers import (
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
-from hi3d.data.white_background import alpha_from_white
+from hi3d.data.matting import key_white_views
 from hi3d.diffusion.conditioning import (
     VAE,
     ElevationEstimator,
@@ -115,7 +115,7 @@ class RefinerPipeline(DiffusionPipeline):
             )
         # 5. Decode, and take the white background as transparent.
         frames = decode_latents(self.vae, latents, sampler.decode_chunk_size)[0].cpu()
-        return Views(frames, alpha_from_white(frames), views.cameras.resized(size[1], size[0]))
+        return Views(frames, key_white_views(frames), views.cameras.resized(size[1], size[0]))
 
     def _base_latents(self, orbit: Tensor) -> Tensor | None:
         if not self.config.residual:

@@ -36,13 +36,6 @@ class StepProgress(Callback):
         if self.bar is not None:
             status = f"loss {self.loss:.4f}"
             self.bar.update(self.task, completed=trainer.global_step, status=status)
-        if console.quiet or console.is_terminal:
-            return
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # a log file sees lines, no bar
-            console.print(
-                f"step {trainer.global_step}/{trainer.max_steps} loss {self.loss:.4f}",
-                soft_wrap=True,
-            )
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Print the validation scores."""
