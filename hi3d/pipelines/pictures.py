@@ -11,12 +11,14 @@ from torch import Tensor
 
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.files import atomic_path
+from hi3d.progress import track
 from hi3d.rendering.objects import surface_mesh_to_object
 from hi3d.rendering.rasterizer import render_views
 from hi3d.surface_mesh import SurfaceMesh
 from hi3d.views import ReferenceImage, Views
 
 FRAMES_PER_SECOND = 16
+FRAMES_AT_ONCE = 8
 
 
 def render_mesh(mesh: SurfaceMesh, cameras: Cameras) -> Views:
@@ -36,16 +38,16 @@ def write_turntable(
         num_frames: at 16 frames per second.
         resolution: side in pixels, even.
     """
-    views = render_mesh(mesh, orbit_cameras(elevation_deg, resolution, num_frames))
-    frames = to_pixels(views.rgb)
+    cameras = orbit_cameras(elevation_deg, resolution, num_frames)
     with (
         atomic_path(path) as partial,
         imageio.get_writer(
             partial, fps=FRAMES_PER_SECOND, codec="libx264", quality=8, macro_block_size=2
         ) as writer,
     ):
-        for frame in frames:
-            writer.append_data(frame)
+        for chunk in track(torch.arange(num_frames).split(FRAMES_AT_ONCE), "turntable"):
+            for frame in to_pixels(render_mesh(mesh, cameras[chunk]).rgb):
+                writer.append_data(frame)
 
 
 def write_contact_sheet(

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, normalize
 
 from hi3d.errors import InputError
+from hi3d.progress import track
 from hi3d.reconstruction.atlas import (
     Texels,
     area_weighted_normals,
@@ -108,7 +109,7 @@ def _blend_views(
     total_weight = torch.zeros(len(texels.positions))
     best_trust = torch.zeros(len(texels.positions))
     cameras = views.cameras
-    for view in range(len(views)):
+    for view in track(range(len(views)), "texture"):
         to_camera = cameras.positions[view] - texels.positions
         direction = normalize(to_camera, dim=-1)
         cos = torch.minimum(
