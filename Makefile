@@ -4,7 +4,7 @@ VENV ?= .venv
 # Where the environment lacks a GPU, PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 # spares the download of the CUDA libraries.
 PIP_FLAGS ?=
-PHOTO ?= data/examples/chair_photo.jpg
+PHOTO ?= data/examples/mailbox_photo.jpg
 OUTPUT ?= outputs/demo
 BIN := $(VENV)/bin
 

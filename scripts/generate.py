@@ -11,7 +11,7 @@ DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "generate.yaml"
 def main() -> None:
     parser = make_parser(
         "Make a textured mesh (GLB), a turntable video and a contact sheet of every photo.",
-        "scripts/generate.py data/examples/chair_photo.jpg --output outputs seed=0",
+        "scripts/generate.py data/examples/mailbox_photo.jpg --output outputs seed=0",
     )
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image of one object")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")

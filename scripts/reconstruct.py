@@ -8,7 +8,7 @@ from hi3d.progress import console
 def main() -> None:
     parser = make_parser(
         "Make a textured mesh from a folder of views with cameras.json.",
-        "scripts/reconstruct.py outputs/chair/refined --output outputs/mesh interpolated_views=16",
+        "scripts/reconstruct.py outputs/mailbox_photo/refined --output outputs/mesh",
     )
     parser.add_argument("views", metavar="VIEWS", help="folder of PNGs and cameras.json")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")

@@ -60,7 +60,7 @@ def predict_matte(rgb: Tensor, weights: Path, second_look: bool = True) -> Tenso
     return clean_matte(((fitted - 0.3) / 0.4).clamp(0, 1))
 
 
-def key_white_views(rgb: Tensor, tolerance: float = 0.08) -> Tensor:
+def key_white_views(rgb: Tensor, tolerance: float) -> Tensor:
     """Opacity of generated views, which the diffusion model paints over a nearly white ground.
 
     Args:

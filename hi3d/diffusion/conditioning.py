@@ -89,6 +89,26 @@ def augment_with_noise(
     return frames + noise_aug_strength.to(frames)[:, None, None, None, None] * noise / 2
 
 
+def repeat_around(reference: Tensor, num_frames: int) -> Tensor:
+    """The reference image as a guess of the orbit: as it is in front, mirrored behind.
+
+    From opposite sides an object has the same outline, mirrored (exactly so for parallel rays at
+    the horizon), so the mirrored image is nearer to the views from 90 degrees on.
+
+    Args:
+        reference: [B, 3, H, W].
+        num_frames: T, spread evenly over 360 degrees.
+
+    Returns:
+        [B, T, 3, H, W].
+    """
+    frame = torch.arange(num_frames, device=reference.device)
+    behind = (4 * frame >= num_frames) & (4 * frame <= 3 * num_frames)
+    return torch.where(
+        behind[None, :, None, None, None], reference.flip(-1)[:, None], reference[:, None]
+    )
+
+
 def decode_latents(vae: VAE, latents: Tensor, chunk_size: int = 16) -> Tensor:
     """Decode scaled latents to images.
 

@@ -1,5 +1,6 @@
 """The chain: photo to textured mesh."""
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,13 +98,16 @@ def image_to_3d(
         InputError: the photo, a setting or a model folder is wrong, or `folder` holds results.
     """
     # 1. Matting and framing come before anything is written, so that a bad photo leaves no trace.
+    start = time.perf_counter()
     reference = extract_foreground(photo, config.foreground)
+    foreground_seconds = round(time.perf_counter() - start, 3)
     settings = config_to_dict(config)
     settings.pop("resume")
     run = RunFolder(folder, {"photo": str(photo)}, settings, config.seed, config.resume)
 
     def make_reference(facts: dict[str, Any]) -> ReferenceImage:
         reference.save(folder / "reference.png")
+        facts["seconds"] = foreground_seconds
         return ReferenceImage.load(folder / "reference.png")
 
     def make_orbit(facts: dict[str, Any]) -> Views:

@@ -21,6 +21,7 @@ from hi3d.diffusion.conditioning import (
     decode_latents,
     encode_condition,
     encode_image,
+    repeat_around,
     vector_condition,
 )
 from hi3d.diffusion.guidance import guidance_scales
@@ -122,7 +123,8 @@ class OrbitPipeline(DiffusionPipeline):
             )
         # 5. Decode, and take the white background as transparent.
         frames = decode_latents(self.vae, latents, sampler.decode_chunk_size)[0].cpu()
-        views = Views(frames, key_white_views(frames), orbit_cameras(elevation, resolution))
+        alpha = key_white_views(frames, sampler.background_tolerance)
+        views = Views(frames, alpha, orbit_cameras(elevation, resolution))
         return OrbitOutput(views, elevation)
 
     def _image_latents(
@@ -134,8 +136,8 @@ class OrbitPipeline(DiffusionPipeline):
     def _base_latents(self, rgb: Tensor) -> Tensor | None:
         if not self.config.residual:
             return None
-        latents = encode_condition(self.vae, rgb[:, None]) * self.vae.config.scaling_factor
-        return latents.expand(-1, NUM_ORBIT_VIEWS, -1, -1, -1)
+        frames = repeat_around(rgb, NUM_ORBIT_VIEWS)
+        return encode_condition(self.vae, frames) * self.vae.config.scaling_factor
 
     def _elevation(self, rgb: Tensor, elevation_deg: float | None) -> float:
         if elevation_deg is None:

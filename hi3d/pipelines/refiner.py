@@ -115,7 +115,8 @@ class RefinerPipeline(DiffusionPipeline):
             )
         # 5. Decode, and take the white background as transparent.
         frames = decode_latents(self.vae, latents, sampler.decode_chunk_size)[0].cpu()
-        return Views(frames, key_white_views(frames), views.cameras.resized(size[1], size[0]))
+        alpha = key_white_views(frames, sampler.background_tolerance)
+        return Views(frames, alpha, views.cameras.resized(size[1], size[0]))
 
     def _base_latents(self, orbit: Tensor) -> Tensor | None:
         if not self.config.residual:

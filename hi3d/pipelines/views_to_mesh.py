@@ -1,6 +1,6 @@
 """Views to a textured mesh: splats, interpolated views, NeuS, texture (paper, Section 4.4)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,9 @@ def reconstruct_mesh(
     if config.interpolated_views < 0:
         raise InputError(f"interpolated_views={config.interpolated_views}: give 0 or more")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    views = views.to(device)
+    # Generated views have a haze where nothing is: what alpha calls empty becomes white.
+    rgb = torch.where(views.alpha > 0, views.rgb, torch.ones_like(views.rgb))
+    views = replace(views, rgb=rgb).to(device)
 
     # Every step goes on from what it wrote, so that a resumed run and a whole one are the same.
     splats_path, surface_path = run.path / "splats.ply", run.path / "surface.ply"

@@ -181,9 +181,9 @@ class DiffusionConfig:
     noise_aug_log_std: float = 0.5
     """ln noise_aug_strength ~ N(-3, 0.5^2): SVD."""
     residual: bool = False
-    """Diffuse the difference to the conditioning video (stage 1: the reference image repeated,
-    stage 2: the coarse orbit). Not in the paper: an untrained network then repeats its input, which
-    helps a small model that is trained for an hour."""
+    """Diffuse the difference to the conditioning video (stage 1: the reference image, mirrored
+    behind the object; stage 2: the coarse orbit). Not in the paper: an untrained network then
+    repeats its input, which helps a small model that is trained for an hour."""
     drop_image_embeds: float = 0.1
     drop_image_latents: float = 0.1
     """Share of videos trained without the condition, for classifier-free guidance."""

@@ -13,6 +13,7 @@ from hi3d.diffusion.conditioning import (
     encode_condition,
     encode_frames,
     encode_image,
+    repeat_around,
     vector_condition,
 )
 from hi3d.diffusion.edm import loss_denoising, sample_sigma
@@ -112,7 +113,7 @@ class Stage1Module(TrainingModule):
             latents.expand(-1, num_frames, -1, -1, -1),
             encode_image(self.frozen["image_encoder"], reference[:, 0]),
             vector_condition(batch["elevation_deg"].float(), noise_aug),
-            self.base_latents(reference.expand(-1, num_frames, -1, -1, -1)),
+            self.base_latents(repeat_around(reference[:, 0], num_frames)),
         )
 
     def base_latents(self, frames: Tensor) -> Tensor | None:

@@ -13,6 +13,7 @@ from hi3d.diffusion.conditioning import (
     encode_condition,
     encode_image,
     estimate_depth,
+    repeat_around,
     resize_depth,
     vector_condition,
 )
@@ -101,8 +102,8 @@ class Stage2Module(Stage1Module):
         if not self.stage1_is_residual:
             return None
         vae = self.frozen["vae"]
-        latents = encode_condition(vae, reference[:, None]) * vae.config.scaling_factor
-        return latents.expand(-1, num_frames, -1, -1, -1)
+        frames = repeat_around(reference, num_frames)
+        return encode_condition(vae, frames) * vae.config.scaling_factor
 
     @torch.no_grad()
     def condition(self, batch: Batch) -> OrbitCondition:
