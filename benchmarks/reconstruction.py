@@ -68,7 +68,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
         sdf = hull_sdf(views, 128, config.neus.half_extent)
         hull = extract_mesh(
-            GridField(sdf, torch.zeros(3, *sdf.shape), config.neus.half_extent), config.meshing
+            GridField(sdf, torch.zeros(*sdf.shape, 3), config.neus.half_extent), config.meshing
         )
         ours, baseline = score_mesh(mesh, truth), score_mesh(hull, truth)
         splats = fit_splats(views, config.splats)
