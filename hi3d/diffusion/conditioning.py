@@ -109,6 +109,43 @@ def repeat_around(reference: Tensor, num_frames: int) -> Tensor:
     )
 
 
+def scaled_latents(vae: VAE, frames: Tensor) -> Tensor:
+    """The mode of the posterior at the scale of the diffusion model.
+
+    Args:
+        vae: encoder.
+        frames: [B, T, 3, H, W] in [0, 1].
+
+    Returns:
+        [B, T, C, h, w].
+    """
+    return encode_condition(vae, frames) * vae.config.scaling_factor
+
+
+def decode_orbit(
+    vae: VAE, latents: Tensor, base: Tensor | None = None, chunk_size: int = 16
+) -> Tensor:
+    """Decode sampled latents to frames.
+
+    With a base the latents are a difference, and so is what is decoded: base + D(z + z_base) -
+    D(z_base). Where the difference is zero the base comes out exactly, without the loss of D.
+
+    Args:
+        vae: encoder and decoder.
+        latents: [B, T, C, h, w] at the scale of the diffusion model.
+        base: [B, T, 3, H, W] in [0, 1], of `OrbitCondition`.
+        chunk_size: frames decoded together; smaller needs less memory.
+
+    Returns:
+        [B, T, 3, H, W] in [0, 1].
+    """
+    if base is None:
+        return decode_latents(vae, latents, chunk_size).clamp(0, 1)
+    base_latents = scaled_latents(vae, base)
+    decoded = decode_latents(vae, base_latents + latents, chunk_size)
+    return (base + decoded - decode_latents(vae, base_latents, chunk_size)).clamp(0, 1)
+
+
 def decode_latents(vae: VAE, latents: Tensor, chunk_size: int = 16) -> Tensor:
     """Decode scaled latents to images.
 
@@ -118,7 +155,7 @@ def decode_latents(vae: VAE, latents: Tensor, chunk_size: int = 16) -> Tensor:
         chunk_size: frames decoded together; smaller needs less memory.
 
     Returns:
-        [B, T, 3, H, W] in [0, 1].
+        [B, T, 3, H, W], about in [0, 1], not clamped.
     """
     temporal = isinstance(vae, AutoencoderKLTemporalDecoder)
     videos = []
@@ -128,7 +165,7 @@ def decode_latents(vae: VAE, latents: Tensor, chunk_size: int = 16) -> Tensor:
             for chunk in video.split(chunk_size)
         ]
         videos.append(torch.cat(chunks))
-    return (torch.stack(videos).float() / 2 + 0.5).clamp(0, 1)
+    return torch.stack(videos).float() / 2 + 0.5
 
 
 def vector_condition(elevation_deg: Tensor, noise_aug_strength: Tensor) -> Tensor:

@@ -77,7 +77,13 @@ def denoise(network: Denoiser, noisy: Tensor, sigma: Tensor) -> Tensor:
     return c_skip(s) * noisy + c_out(s) * network(c_in(s) * noisy, c_noise(sigma))
 
 
-def loss_denoising(network: Denoiser, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+def loss_denoising(
+    network: Denoiser,
+    latents: Tensor,
+    noise: Tensor,
+    sigma: Tensor,
+    weights: Tensor | float = 1.0,
+) -> Tensor:
     """Weighted squared error of the denoised latents (paper Eq. 4 and 5 in EDM's form).
 
     Args:
@@ -85,12 +91,13 @@ def loss_denoising(network: Denoiser, latents: Tensor, noise: Tensor, sigma: Ten
         latents: [B, ...] clean.
         noise: [B, ...] of unit variance.
         sigma: [B].
+        weights: on the squared errors, broadcast to `latents`.
 
     Returns:
         Loss per item [B].
     """
     denoised = denoise(network, latents + append_dims(sigma, latents) * noise, sigma)
-    squared_error = (denoised - latents).square().flatten(1).mean(1)
+    squared_error = (weights * (denoised - latents).square()).flatten(1).mean(1)
     return loss_weight(sigma) * squared_error
 
 

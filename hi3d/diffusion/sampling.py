@@ -21,9 +21,9 @@ class OrbitCondition:
     """CLIP embedding of the reference image."""
     added_time_ids: Tensor  # [B, 2]
     """Elevation in degrees and noise augmentation."""
-    base: Tensor | None = None  # [B, T, C, h, w]
-    """Scaled latents to which the diffused latents are the difference; None for a model that
-    diffuses the latents themselves, as the paper does."""
+    base: Tensor | None = None  # [B, T, 3, H, W]
+    """Frames in [0, 1] to whose latents the diffused latents are the difference; None for a model
+    that diffuses the latents themselves, as the paper does."""
 
     def unconditional(self) -> "OrbitCondition":
         """The condition that guidance moves away from: images dropped, vector kept, as in SVD."""
@@ -110,10 +110,10 @@ def sample_orbit_latents(
         callback: see `edm.sample_euler`.
 
     Returns:
-        Scaled latents [B, T, C, h, w].
+        Scaled latents [B, T, C, h, w], of the difference to the base if there is one: see
+        `hi3d.diffusion.conditioning.decode_orbit`.
     """
     batch, num_frames, _, height, width = condition.concat.shape
     shape = (batch, num_frames, unet.config.out_channels, height, width)
     noise = torch.randn(shape, generator=generator).to(condition.concat.device)
-    latents = sample_euler(guided_denoiser(unet, condition, scales), noise, sigmas, callback)
-    return latents if condition.base is None else latents + condition.base
+    return sample_euler(guided_denoiser(unet, condition, scales), noise, sigmas, callback)

@@ -18,7 +18,7 @@ from hi3d.diffusion.conditioning import (
     VAE,
     ElevationEstimator,
     augment_with_noise,
-    decode_latents,
+    decode_orbit,
     encode_condition,
     encode_image,
     repeat_around,
@@ -112,7 +112,7 @@ class OrbitPipeline(DiffusionPipeline):
             vector_condition(
                 torch.tensor([elevation]), torch.tensor([sampler.noise_aug_strength])
             ).to(self.device),
-            self._base_latents(rgb),
+            repeat_around(rgb, NUM_ORBIT_VIEWS) if self.config.residual else None,
         )
         # 4. Denoise the orbit.
         sigmas = sampling_sigmas(sampler, self.scheduler)
@@ -122,7 +122,7 @@ class OrbitPipeline(DiffusionPipeline):
                 self.unet, condition, sigmas, scales, generator, callback
             )
         # 5. Decode, and take the white background as transparent.
-        frames = decode_latents(self.vae, latents, sampler.decode_chunk_size)[0].cpu()
+        frames = decode_orbit(self.vae, latents, condition.base, sampler.decode_chunk_size)[0].cpu()
         alpha = key_white_views(frames, sampler.background_tolerance)
         views = Views(frames, alpha, orbit_cameras(elevation, resolution))
         return OrbitOutput(views, elevation)
@@ -132,12 +132,6 @@ class OrbitPipeline(DiffusionPipeline):
     ) -> Tensor:
         strength = torch.tensor([noise_aug_strength])
         return encode_condition(self.vae, augment_with_noise(rgb[:, None], strength, generator))
-
-    def _base_latents(self, rgb: Tensor) -> Tensor | None:
-        if not self.config.residual:
-            return None
-        frames = repeat_around(rgb, NUM_ORBIT_VIEWS)
-        return encode_condition(self.vae, frames) * self.vae.config.scaling_factor
 
     def _elevation(self, rgb: Tensor, elevation_deg: float | None) -> float:
         if elevation_deg is None:

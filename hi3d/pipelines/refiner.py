@@ -15,7 +15,7 @@ from hi3d.diffusion.conditioning import (
     VAE,
     ElevationEstimator,
     augment_with_noise,
-    decode_latents,
+    decode_orbit,
     encode_condition,
     encode_image,
     estimate_depth,
@@ -104,7 +104,7 @@ class RefinerPipeline(DiffusionPipeline):
             concat,
             encode_image(self.image_encoder, reference),
             vector_condition(elevation.cpu(), strength).to(self.device),
-            self._base_latents(orbit),
+            orbit if self.config.residual else None,
         )
         # 4. Denoise the refined orbit.
         sigmas = sampling_sigmas(sampler, self.scheduler)
@@ -114,14 +114,9 @@ class RefinerPipeline(DiffusionPipeline):
                 self.unet, condition, sigmas, scales, generator, callback
             )
         # 5. Decode, and take the white background as transparent.
-        frames = decode_latents(self.vae, latents, sampler.decode_chunk_size)[0].cpu()
+        frames = decode_orbit(self.vae, latents, condition.base, sampler.decode_chunk_size)[0].cpu()
         alpha = key_white_views(frames, sampler.background_tolerance)
         return Views(frames, alpha, views.cameras.resized(size[1], size[0]))
-
-    def _base_latents(self, orbit: Tensor) -> Tensor | None:
-        if not self.config.residual:
-            return None
-        return encode_condition(self.vae, orbit) * self.vae.config.scaling_factor
 
     def _latents(
         self, frames: Tensor, strength: Tensor, generator: torch.Generator | None

@@ -184,6 +184,13 @@ class DiffusionConfig:
     """Diffuse the difference to the conditioning video (stage 1: the reference image, mirrored
     behind the object; stage 2: the coarse orbit). Not in the paper: an untrained network then
     repeats its input, which helps a small model that is trained for an hour."""
+    relative_floor: float | None = None
+    """With `residual`: weigh each frame by how little it differs from its base, at most by
+    1 / relative_floor (see `hi3d.training.losses.relative_weights`); None weighs all alike."""
+    mirror_probability: float = 0.0
+    """Share of orbits trained as the mirrored object's: frames flipped, order reversed."""
+    permute_colours_probability: float = 0.0
+    """Share of orbits trained with red, green and blue exchanged in a random order."""
     drop_image_embeds: float = 0.1
     drop_image_latents: float = 0.1
     """Share of videos trained without the condition, for classifier-free guidance."""

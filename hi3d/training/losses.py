@@ -24,6 +24,23 @@ def loss_gradient(predicted: Tensor, target: Tensor) -> Tensor:
     return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
 
 
+def relative_weights(residual: Tensor, floor: float) -> Tensor:
+    """Weights of frames that make the error of each count relative to its own difference.
+
+    The mean of PSNRs (dB) rewards a relative error: a frame that hardly differs from its base must
+    be predicted much better than one that differs much. w = 1 / (r^2 / mean r^2 + floor).
+
+    Args:
+        residual: [B, T, C, h, w] difference of each frame to its base.
+        floor: largest weight is 1 / floor.
+
+    Returns:
+        [B, T, 1, 1, 1].
+    """
+    squared = residual.square().mean((2, 3, 4), keepdim=True)
+    return 1 / (squared / squared.mean().clamp_min(1e-12) + floor)
+
+
 def loss_contrastive(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """Symmetric InfoNCE (arXiv 2103.00020, Figure 3): row i of both is one object.
 

@@ -14,13 +14,16 @@ from hi3d.diffusion.conditioning import (
     encode_frames,
     encode_image,
     repeat_around,
+    scaled_latents,
     vector_condition,
 )
 from hi3d.diffusion.edm import loss_denoising, sample_sigma
 from hi3d.diffusion.sampling import OrbitCondition, conditioned_network
 from hi3d.diffusion.unet import build_unet, stage1_in_channels
 from hi3d.diffusion.weights import load_network, load_networks, load_unet, write_model_index
+from hi3d.training.augmentation import augment_orbits
 from hi3d.training.experiment import Stage1Experiment
+from hi3d.training.losses import relative_weights
 from hi3d.training.module import Batch, TrainingModule
 
 VALIDATION_SIGMAS = (0.3, 1.0, 3.0, 10.0, 40.0)
@@ -93,7 +96,7 @@ class Stage1Module(TrainingModule):
         vae = self.frozen["vae"]
         mean, std = encode_frames(vae, batch["rgb"])
         latents = (mean + std * torch.randn_like(std)) * vae.config.scaling_factor
-        return latents if condition.base is None else latents - condition.base
+        return latents if condition.base is None else latents - scaled_latents(vae, condition.base)
 
     def noise_aug_strength(self, batch_size: int) -> Tensor:
         """ln noise_aug_strength ~ N(mean, std^2), one per video. [B]"""
@@ -113,15 +116,12 @@ class Stage1Module(TrainingModule):
             latents.expand(-1, num_frames, -1, -1, -1),
             encode_image(self.frozen["image_encoder"], reference[:, 0]),
             vector_condition(batch["elevation_deg"].float(), noise_aug),
-            self.base_latents(repeat_around(reference[:, 0], num_frames)),
+            self.base(repeat_around(reference[:, 0], num_frames)),
         )
 
-    def base_latents(self, frames: Tensor) -> Tensor | None:
-        """Scaled latents of the conditioning video, where the difference to it is diffused."""
-        if not self.experiment.diffusion.residual:
-            return None
-        vae = self.frozen["vae"]
-        return encode_condition(vae, frames) * vae.config.scaling_factor
+    def base(self, frames: Tensor) -> Tensor | None:
+        """The conditioning video, where the difference to it is diffused."""
+        return frames if self.experiment.diffusion.residual else None
 
     def drop_conditions(self, condition: OrbitCondition) -> OrbitCondition:
         """Drop the embedding and the latents of some videos, independently (guidance)."""
@@ -137,14 +137,19 @@ class Stage1Module(TrainingModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Paper Eq. 4 (stage 1) or Eq. 5 (stage 2)."""
+        config = self.experiment.diffusion
+        batch = augment_orbits(batch, config.mirror_probability, config.permute_colours_probability)
         condition = self.drop_conditions(self.condition(batch))
         latents = self.target_latents(batch, condition)
-        config = self.experiment.diffusion
+        weights: Tensor | float = 1.0
+        if config.residual and config.relative_floor is not None:
+            weights = relative_weights(latents, config.relative_floor)
         sigma = sample_sigma(
             len(latents), config.sigma_log_mean, config.sigma_log_std, device=self.device
         )
         network = conditioned_network(self.network, condition)
-        loss = loss_denoising(network, latents, torch.randn_like(latents), sigma).mean()
+        noise = torch.randn_like(latents)
+        loss = loss_denoising(network, latents, noise, sigma, weights).mean()
         self.log_losses("train", {"loss_denoising": loss}, len(latents))
         return loss
 

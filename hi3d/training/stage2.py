@@ -9,7 +9,7 @@ from torch import Tensor
 from hi3d.data.degradation import degrade
 from hi3d.diffusion.conditioning import (
     augment_with_noise,
-    decode_latents,
+    decode_orbit,
     encode_condition,
     encode_image,
     estimate_depth,
@@ -85,25 +85,17 @@ class Stage2Module(Stage1Module):
             latents.expand(-1, rgb.shape[1], -1, -1, -1),
             encode_image(self.frozen["image_encoder"], small),
             vector_condition(batch["elevation_deg"].float(), noise_aug),
-            self.stage1_base(small, rgb.shape[1]),
+            repeat_around(small, rgb.shape[1]) if self.stage1_is_residual else None,
         )
         sigmas = karras_sigmas(
             self.experiment.stage1_steps, sigma_max=self.experiment.stage1_sigma_max
         )
         scales = torch.ones(rgb.shape[1])
         latents = sample_orbit_latents(unet, condition, sigmas, scales, generator)
-        orbit = decode_latents(self.frozen["vae"], latents)
+        orbit = decode_orbit(self.frozen["vae"], latents, condition.base)
         orbit = F.interpolate(orbit.flatten(0, 1), rgb.shape[-2:], mode="bicubic").clamp(0, 1)
         orbit = orbit.unflatten(0, rgb.shape[:2])
         return torch.cat([rgb[:, :1], orbit[:, 1:]], dim=1)
-
-    def stage1_base(self, reference: Tensor, num_frames: int) -> Tensor | None:
-        """Base of stage 1 for references [B, 3, h, w], if it was trained on the difference."""
-        if not self.stage1_is_residual:
-            return None
-        vae = self.frozen["vae"]
-        frames = repeat_around(reference, num_frames)
-        return encode_condition(vae, frames) * vae.config.scaling_factor
 
     @torch.no_grad()
     def condition(self, batch: Batch) -> OrbitCondition:
@@ -120,5 +112,5 @@ class Stage2Module(Stage1Module):
             torch.cat([image_latents.expand_as(orbit_latents), orbit_latents, depth], dim=2),
             encode_image(self.frozen["image_encoder"], reference[:, 0]),
             vector_condition(batch["elevation_deg"].float(), noise_aug),
-            self.base_latents(coarse),
+            self.base(coarse),
         )

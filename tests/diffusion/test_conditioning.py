@@ -8,11 +8,13 @@ import torch
 from hi3d.diffusion.conditioning import (
     augment_with_noise,
     decode_latents,
+    decode_orbit,
     encode_condition,
     encode_frames,
     encode_image,
     estimate_depth,
     resize_depth,
+    scaled_latents,
     vector_condition,
 )
 from hi3d.diffusion.weights import load_network
@@ -29,14 +31,27 @@ def test_latents(tiny_models, frames):
         mean, std = encode_frames(vae, frames)
         condition = encode_condition(vae, frames)
         direct = vae.encode(frames[1] * 2 - 1).latent_dist.mode()
-        images = decode_latents(vae, mean * vae.config.scaling_factor)
-        chunked = decode_latents(vae, mean[:1] * vae.config.scaling_factor, chunk_size=3)
+        images = decode_orbit(vae, scaled_latents(vae, frames))
+        chunked = decode_orbit(vae, scaled_latents(vae, frames[:1]), chunk_size=3)
     assert mean.shape == std.shape == (2, 3, 4, 8, 8)
     torch.testing.assert_close(condition[1], direct)  # the mode, not scaled
     assert images.shape == frames.shape
     assert images.min() >= 0
     assert images.max() <= 1
     torch.testing.assert_close(chunked, images[:1])
+
+
+def test_a_difference_is_decoded_onto_its_base(tiny_models, frames):
+    vae = load_network(str(tiny_models / "stage1"), "vae")
+    with torch.no_grad():
+        latents = scaled_latents(vae, frames)
+        unchanged = decode_orbit(vae, torch.zeros_like(latents), base=frames)
+        torch.testing.assert_close(unchanged, frames)  # exactly, whatever the decoder loses
+        difference = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
+        changed = decode_orbit(vae, difference, base=frames)
+        shift = decode_latents(vae, latents + difference) - decode_latents(vae, latents)
+    torch.testing.assert_close(changed, (frames + shift).clamp(0, 1))
+    assert (changed - frames).abs().max() > 0.01
 
 
 def test_image_embedding_is_one_token(tiny_models, frames):

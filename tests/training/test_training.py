@@ -7,7 +7,7 @@ import torch
 
 from hi3d.errors import InputError
 from hi3d.training.experiment import load_experiment
-from hi3d.training.losses import loss_contrastive, loss_gradient, loss_l1
+from hi3d.training.losses import loss_contrastive, loss_gradient, loss_l1, relative_weights
 from hi3d.training.module import learning_rate_factor
 from hi3d.training.small_networks import disparity_target
 from hi3d.training.trainer import build_module, train
@@ -133,6 +133,14 @@ def test_losses_in_closed_form():
     # Orthogonal pairs at temperature 1: -log(e / (e + 1)).
     expected = torch.log1p(torch.exp(torch.tensor(-1.0))).item()
     assert loss_contrastive(torch.eye(2), torch.eye(2), 1.0).item() == pytest.approx(expected)
+
+
+def test_relative_weights():
+    residual = torch.zeros(1, 4, 2, 3, 3)
+    residual[0, 1:] = torch.tensor([1.0, 2.0, 3.0])[:, None, None, None]
+    # Mean square 14 / 4 = 3.5: w = 1 / (r^2 / 3.5 + 0.1).
+    expected = torch.tensor([10.0, 1 / (1 / 3.5 + 0.1), 1 / (4 / 3.5 + 0.1), 1 / (9 / 3.5 + 0.1)])
+    torch.testing.assert_close(relative_weights(residual, 0.1)[0, :, 0, 0, 0], expected)
 
 
 def test_disparity_target():
