@@ -47,5 +47,5 @@ def run(main: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("interrupted: what was finished is kept; run again with resume=true to go on")
+        console.print("interrupted: what was finished is kept; see --help for how to go on")
         sys.exit(130)

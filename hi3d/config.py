@@ -1,7 +1,8 @@
 """Typed experiment configs: a dataclass is the schema, a YAML file holds the deltas.
 
-A YAML may name another with `base: other.yaml` (relative to itself); then come `key=value`
-overrides. An unknown key or a wrong type is an `InputError` that names the nearest valid key.
+A YAML, or a group within it, may name another with `base: other.yaml` (relative to the file it
+stands in); then come `key=value` overrides. An unknown key or a wrong type is an `InputError` that
+names the nearest valid key.
 """
 
 import dataclasses
@@ -88,6 +89,11 @@ def _yaml_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, Dic
         raise InputError(f"{path} holds a list: a config is a mapping of keys to values")
     base = layer.pop("base", None)
     layers = _yaml_layers(path.parent / base, (*seen, path)) if base else []
+    for key, group in layer.items():
+        nested = group.pop("base", None) if isinstance(group, DictConfig) else None
+        if nested:
+            inner = _yaml_layers(path.parent / nested, (*seen, path))
+            layers += [(source, OmegaConf.create({key: values})) for source, values in inner]
     return [*layers, (str(path), layer)]
 
 

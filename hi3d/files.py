@@ -42,7 +42,7 @@ def make_folder(path: str | Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".{os.getpid()}.writable"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"cannot write to folder {path} ({error.strerror}): choose another output folder"

@@ -1,20 +1,22 @@
-"""Render one object or a folder of objects to orbits."""
-
-from pathlib import Path
+"""Render objects to orbits; the same command finishes a run that was ended."""
 
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import load_config
-from hi3d.rendering.orbits import OrbitRenderConfig, render_orbits
+from hi3d.rendering.orbit_config import OrbitRenderConfig
+from hi3d.rendering.orbits import render_orbits
 
 
 def main() -> None:
     parser = make_parser(
         __doc__,
         "python scripts/render_orbits.py data/objects --output orbits "
-        "--config configs/render_orbits.yaml num_workers=4",
+        "--config configs/render_orbits/paper.yaml resolution=512\n"
+        "A SLURM array of 16 tasks:\n"
+        "  sbatch --array=0-15 --wrap 'python scripts/render_orbits.py data/objects "
+        "--output orbits shard=$SLURM_ARRAY_TASK_ID/16'",
     )
-    parser.add_argument("objects", metavar="OBJECT_OR_FOLDER", type=Path)
-    parser.add_argument("--output", metavar="DIR", type=Path, required=True)
+    parser.add_argument("objects", metavar="OBJECT_OR_FOLDER")
+    parser.add_argument("--output", metavar="DIR", required=True)
     arguments = parse_arguments(parser)
     config = load_config(OrbitRenderConfig, arguments.config, arguments.overrides)
     render_orbits(arguments.objects, arguments.output, config)

@@ -9,6 +9,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.diffusion.conditioning import ElevationEstimator
+from hi3d.diffusion.orbit_predictor import OrbitPredictor
 from hi3d.diffusion.unet import UNetConfig, build_unet, stage1_in_channels, stage2_in_channels
 from hi3d.diffusion.weights import write_model_index
 from hi3d.training.experiment import DepthConfig
@@ -81,7 +82,11 @@ def tiny_models(tmp_path_factory) -> Path:
         "elevation_estimator": ElevationEstimator((8, 8), 16),
         "scheduler": build_scheduler(),
     }
-    stage1 = {**shared, "unet": build_unet(TINY_UNET, stage1_in_channels(4), 4)}
+    stage1 = {
+        **shared,
+        "unet": build_unet(TINY_UNET, stage1_in_channels(4), 4),
+        "orbit_predictor": OrbitPredictor(4, 8, hidden_size=8, num_blocks=1, rank=4),
+    }
     stage2 = {
         **shared,
         "unet": build_unet(TINY_UNET, stage2_in_channels(4), 4),

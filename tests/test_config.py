@@ -60,3 +60,16 @@ def test_wrong_file_is_one_line(tmp_path, text):
 def test_missing_file():
     with pytest.raises(InputError, match="no config file"):
         load_config(Outer, "nowhere.yaml")
+
+
+def test_a_group_may_have_a_base_of_its_own(tmp_path):
+    (tmp_path / "inner").mkdir()
+    write(tmp_path / "inner/common.yaml", "rate: 0.5\nsizes: [7]\n")
+    write(tmp_path / "inner/fast.yaml", "base: common.yaml\nrate: 0.7\n")
+    path = write(tmp_path / "run.yaml", "steps: 2\ninner: {base: inner/fast.yaml, sizes: [9]}\n")
+    config = load_config(Outer, path, ["inner.rate=0.9"])
+    assert (config.steps, config.inner.rate, config.inner.sizes) == (2, 0.9, [9])
+    assert load_config(Outer, path).inner.rate == 0.7
+    write(tmp_path / "inner/fast.yaml", "ratio: 0.7\n")
+    with pytest.raises(InputError, match="rate"):
+        load_config(Outer, path)

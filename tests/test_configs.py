@@ -6,18 +6,24 @@ import pytest
 import torch
 
 from hi3d.config import load_config
+from hi3d.data.degradation_draws import DegradationConfig
 from hi3d.data.foreground import ForegroundConfig, extract_foreground
 from hi3d.pipelines.image_to_3d import GenerateConfig
 from hi3d.pipelines.loading import load_pipeline
 from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.refiner import RefinerPipeline
 from hi3d.pipelines.sampler import SamplerConfig, seeded_generator
-from hi3d.rendering.orbits import OrbitRenderConfig
+from hi3d.rendering.orbit_config import OrbitRenderConfig
 from hi3d.training.experiment import load_experiment
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
-SCHEMAS = {"generate.yaml": GenerateConfig, "render_orbits.yaml": OrbitRenderConfig}
+SCHEMAS = {
+    "generate.yaml": GenerateConfig,
+    "render_orbits": OrbitRenderConfig,
+    "degradation": DegradationConfig,
+}
+"""By the name of the file or of its folder; the others are experiments."""
 BASES = {"data.yaml"}
 """Shared deltas, checked through the configs that name them."""
 
@@ -26,8 +32,9 @@ BASES = {"data.yaml"}
 def test_config(path):
     lines = path.read_text().splitlines()
     assert all(line.startswith("# ") for line in lines[:3]), "what, hardware and time, result"
-    if path.name in SCHEMAS:
-        load_config(SCHEMAS[path.name], path)
+    schema = SCHEMAS.get(path.name) or SCHEMAS.get(path.parent.name)
+    if schema is not None:
+        load_config(schema, path)
     elif path.name not in BASES:
         assert load_experiment(path).task in path.read_text()
 

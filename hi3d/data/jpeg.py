@@ -50,14 +50,14 @@ def jpeg_compress(rgb: Tensor, quality: Tensor) -> Tensor:
     levels = F.pad((rgb.clamp(0, 1) * 255).round(), pad, mode="replicate")
     matrix = torch.tensor(RGB_TO_YCBCR).to(rgb)
     # Both chroma planes are stored around 0; luma is shifted there for its DCT.
-    ycbcr = torch.einsum("ij,njhw->nihw", matrix, levels)
-    luma = _round_trip(ycbcr[:, :1] - 128, quality, LUMINANCE_TABLE) + 128
-    chroma = F.avg_pool2d(ycbcr[:, 1:], 2).round()
+    ycbcr = torch.einsum("ij,njhw->nihw", matrix, levels).round_()
+    luma = _round_trip(ycbcr[:, :1] - 128, quality, LUMINANCE_TABLE).add_(128)
+    chroma = F.avg_pool2d(ycbcr[:, 1:], 2).round_()
     chroma = _round_trip(chroma, quality, CHROMINANCE_TABLE)
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
     decoded = torch.cat([luma, chroma], dim=1)
     levels = torch.einsum("ij,njhw->nihw", torch.linalg.inv(matrix.cpu()).to(rgb), decoded)
-    return levels[:, :, :height, :width].round().clamp(0, 255) / 255
+    return levels[:, :, :height, :width].round_().clamp_(0, 255).div_(255)
 
 
 def quantisation_tables(quality: Tensor, base: tuple[tuple[int, ...], ...]) -> Tensor:
@@ -86,5 +86,5 @@ def _round_trip(planes: Tensor, quality: Tensor, base: tuple[tuple[int, ...], ..
     steps = quantisation_tables(quality.to(planes), base).view(num, 1, 64)
     coefficients = blocks.reshape(num, -1, 64) @ dct.T
     coefficients = coefficients.div_(steps).round_().mul_(steps)
-    blocks = (coefficients @ dct).round_().view(grid)
+    blocks = (coefficients @ dct).round_().clamp_(-128, 127).view(grid)
     return blocks.transpose(3, 4).reshape(num, channels, height, width)

@@ -1,208 +1,262 @@
-"""Orbits from WebDataset shards, and the decoding that folders of orbits share with them."""
+"""WebDataset shards of orbits: finding them, locally or behind URLs, and reading their files."""
 
-import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+import re
+import tarfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
+import webdataset
+from webdataset.tariterators import tarfile_samples
 
-from hi3d.cameras import Cameras
+from hi3d.data.broken_orbits import BAD_CAMERAS, MISSING_FILE, TRUNCATED_SHARD, BrokenOrbitError
+from hi3d.data.orbit_decoding import parse_cameras
 from hi3d.errors import InputError
-from hi3d.views import DEPTH_NEAR, DEPTH_RANGE
+from hi3d.progress import console, track
+
+BROKEN_SHARD = (tarfile.TarError, OSError, ValueError)
+"""What webdataset and tarfile raise for shards that break off or cannot be opened."""
+TAR_NAME = re.compile(r"[^/\s]+\.tar\b")
 
 
 @dataclass(frozen=True)
-class OrbitSample:
-    """One orbit of one object."""
+class Shard:
+    """One tar file."""
+
+    url: str
+    """Path or URL, in webdataset's syntax."""
+    uids: tuple[str, ...] = field(repr=False)
+    """Its complete orbits, in stored order."""
+
+    @property
+    def is_local(self) -> bool:
+        """A file of this machine, which can be read at any place."""
+        return not is_url(self.url)
+
+
+@dataclass(frozen=True)
+class ShardOrbit:
+    """The files of one orbit, as bytes or as places in a local shard."""
 
     uid: str
-    """Name of the orbit."""
-    rgb: Tensor  # [V, 3, H, W]
-    """Colour in [0, 1], over white."""
-    alpha: Tensor  # [V, 1, H, W]
-    """Opacity in [0, 1]."""
-    depth: Tensor | None  # [V, H, W]
-    """Along the camera's z axis, 0 where there is no surface; None if not stored or wanted."""
-    cameras: Cameras
-    """V cameras; view 0 is the reference image."""
-    elevation_deg: float
-    """Of the orbit."""
+    url: str
+    """Of the shard."""
+    members: Mapping[str, bytes | tuple[int, int]] = field(repr=False)
+    """By name: the bytes, or offset and size in bytes."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.members
+
+    def read(self, name: str) -> bytes:
+        """Bytes of a file.
+
+        Raises:
+            BrokenOrbitError: it is missing or cut short.
+        """
+        if not self.members:
+            raise BrokenOrbitError(
+                TRUNCATED_SHARD, f"{self.url} lacks {self.uid}: render the shard again"
+            )
+        member = self.members.get(name)
+        if member is None:
+            kind = BAD_CAMERAS if name == "json" else MISSING_FILE
+            raise BrokenOrbitError(kind, f"{self.label(name)} is missing: render the shard again")
+        if isinstance(member, bytes):
+            return member
+        offset, size = member
+        with open(self.url, "rb") as shard:
+            shard.seek(offset)
+            data = shard.read(size)
+        if len(data) < size:
+            raise BrokenOrbitError(
+                TRUNCATED_SHARD, f"{self.label(name)} is cut short: render the shard again"
+            )
+        return data
+
+    def label(self, name: str) -> str:
+        """How errors name a file."""
+        return f"{self.url}: {self.uid}.{name}"
+
+    def content(self) -> dict[str, Any]:
+        """What `<uid>.json` says.
+
+        Raises:
+            BrokenOrbitError: it is missing or no camera file.
+        """
+        return parse_cameras(self.read("json"), self.label("json"))
 
 
-def find_shards(shards: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The complete shards: of a folder, of a list, or one file. Hidden files are unfinished.
-
-    Raises:
-        InputError: there are none, or a file is missing.
-    """
-    if isinstance(shards, (str, Path)):
-        folder = Path(shards)
-        if folder.is_dir():
-            found = [p for p in sorted(folder.glob("*.tar")) if not p.name.startswith(".")]
-            if not found:
-                raise InputError(f"{folder} holds no shard (*.tar): run scripts/render_orbits.py")
-            return found
-        shards = [folder]
-    paths = [Path(path) for path in shards]
-    for path in paths:
-        if not path.is_file():
-            raise InputError(f"no shard at {path}: run scripts/render_orbits.py")
-    return paths
+def is_url(source: str | Path) -> bool:
+    """Whether webdataset opens it rather than the file system: `https://`, `gs://`, `pipe:`, ..."""
+    return re.match(r"[a-z][a-z0-9+]+:", str(source)) is not None
 
 
-def read_orbits(
-    shards: str | Path | Sequence[str | Path],
-    shuffle_buffer: int = 0,
-    seed: int = 0,
-    load_depth: bool = True,
-    split_by_node: bool = False,
-) -> Any:
-    """Stream orbits from shards, for collections too large for `hi3d.data.orbit_dataset`.
+def find_shards(source: str | Path | Sequence[str | Path], strict: bool = False) -> list[Shard]:
+    """The complete shards of a data set. Hidden files are unfinished.
+
+    What orbits a shard holds is read from the `index*.json` beside the shards. A shard that no
+    index knows is read through once; so is one that has grown since. Of one that is smaller than
+    its index says, the index is believed, so that the lost orbits are noticed and counted.
 
     Args:
-        shards: a folder of shards, one shard, or a list of them.
-        shuffle_buffer: orbits held back to be drawn from at random; 0 keeps the stored order.
-            With a buffer the shards are shuffled too. The order changes with every epoch where the
-            iterating process lives on: give the `DataLoader` `persistent_workers=True`.
-        seed: of the shuffling.
-        load_depth: decode the depth maps, where there are any.
-        split_by_node: give each process of a distributed run its own shards.
+        source: a folder of shards, one shard, a list of shards; or URLs of shards with webdataset's
+            braces and `::`, for instance `https://host/orbits-{000000..000123}.tar` or
+            `pipe:aws s3 cp s3://bucket/orbits-{000000..000123}.tar -`; or the path or URL of an
+            `index.json`, which names all shards beside it.
+        strict: a shard that cannot be read through is an error rather than a warning.
+
+    Raises:
+        InputError: there is not one orbit; `strict` and a shard is broken.
+    """
+    urls = _shard_urls(source)
+    index: dict[str, dict[str, Any]] = {}
+    for index_url in sorted({url for shard in urls for url in _index_urls(shard)}):
+        index |= {entry["file"]: entry for entry in _read_index(index_url)}
+    known, unknown = {}, []
+    for url in urls:
+        entry = index.get(_tar_name(url))
+        if entry is None or (not is_url(url) and Path(url).stat().st_size > entry["num_bytes"]):
+            unknown.append(url)
+        else:
+            known[url] = tuple(entry["uids"])
+    for url in track(unknown, "listing shards") if len(unknown) > 20 else unknown:
+        known[url] = tuple(_list_uids(url, strict))
+    if not any(known.values()):
+        raise InputError(f"{source} holds no orbit that can be read: run scripts/render_orbits.py")
+    return [Shard(url, known[url]) for url in urls if known[url]]
+
+
+def _shard_urls(source: str | Path | Sequence[str | Path]) -> list[str]:
+    if not isinstance(source, (str, Path)):
+        return [url for part in source for url in _shard_urls(part)]
+    text = str(source)
+    if text.endswith(".json"):
+        folder = text.rpartition("/")[0] or "."
+        names = [entry["file"] for entry in _read_index(text)]
+        if not names:
+            raise InputError(f"{text} lists no shard: give the index.json of rendered orbits")
+        return [f"{folder}/{name}" for name in names]
+    if is_url(text) or "{" in text or "::" in text:
+        urls = webdataset.shardlists.expand_urls(text)
+        if not all(TAR_NAME.search(url) for url in urls):
+            raise InputError(f"{text} names no .tar: give URLs of shards, or of their index.json")
+    elif Path(text).is_dir():
+        urls = [str(p) for p in sorted(Path(text).glob("*.tar")) if not p.name.startswith(".")]
+        if not urls:
+            raise InputError(f"{text} holds no shard (*.tar): run scripts/render_orbits.py")
+    else:
+        urls = [text]
+    for url in urls:
+        if not is_url(url) and not Path(url).is_file():
+            raise InputError(f"no shard at {url}: run scripts/render_orbits.py")
+    return urls
+
+
+def _tar_name(url: str) -> str:
+    match = TAR_NAME.search(url)
+    return match.group() if match else Path(url).name
+
+
+def _index_urls(shard: str) -> list[str]:
+    """Where the index of a shard may be: beside it, one or one for each part of the rendering."""
+    if is_url(shard):
+        return [TAR_NAME.sub("index.json", shard, count=1)]
+    return [str(path) for path in Path(shard).parent.glob("index*.json")]
+
+
+def _read_index(url: str) -> list[dict[str, Any]]:
+    """Entries with `file` and `uids`; none where there is no such file and shards must be read."""
+    try:
+        with webdataset.gopen(url) as stream:
+            entries = json.loads(stream.read())["shards"]
+        return [entry for entry in entries if {"file", "uids", "num_bytes"} <= {*entry}]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if is_url(url):
+            console.print(
+                f"no index at {url} ({error}): reading every shard once to count its orbits",
+                soft_wrap=True,
+                markup=False,
+            )
+        return []
+
+
+def _list_uids(url: str, strict: bool) -> list[str]:
+    """Complete orbits of a shard, by reading it through; those before the cut of a broken one.
+
+    Raises:
+        InputError: `strict`, and the shard is broken.
+    """
+    uids: list[str] = []
+    try:
+        if is_url(url):
+            only_json = tarfile_samples(
+                iter([{"url": url}]), select_files=lambda name: name.endswith(".json")
+            )
+            uids.extend(sample["__key__"] for sample in only_json)
+            return uids
+        members, error = local_members(url)
+        uids.extend(uid for uid, names in members.items() if "json" in names)
+        if error is None:
+            return uids
+    except BROKEN_SHARD as broken:
+        error = broken
+    message = f"cannot read shard {url} ({_one_line(error)}): render it again"
+    if strict:
+        raise InputError(message) from error
+    console.print(f"{message}; {len(uids)} orbits of it are used", soft_wrap=True, markup=False)
+    return uids
+
+
+def _one_line(error: Exception) -> str:
+    """webdataset adds objects to the arguments of errors; the first is the message."""
+    return " ".join(str(error.args[0] if error.args else error).split())
+
+
+def local_members(
+    path: str,
+) -> tuple[dict[str, dict[str, tuple[int, int]]], Exception | None]:
+    """Offset and size of every file of a local shard, by uid and name.
 
     Returns:
-        A `webdataset.WebDataset` (an `IterableDataset`) of `OrbitSample`; the workers of a
-        `DataLoader` take different shards.
-
-    Raises:
-        InputError: there are no shards; while iterating: a view is missing or broken.
+        The table, and the error where the shard breaks off, or None.
     """
-    import webdataset
-
-    paths = [str(path) for path in find_shards(shards)]
-    dataset = webdataset.WebDataset(
-        paths,
-        shardshuffle=len(paths) if shuffle_buffer else False,
-        detshuffle=True,
-        nodesplitter=webdataset.split_by_node if split_by_node else webdataset.single_node_only,
-        seed=seed,
-        empty_check=False,  # more workers than shards is no mistake
-    )
-    if shuffle_buffer:
-        dataset = dataset.compose(webdataset.detshuffle(shuffle_buffer, shuffle_buffer, seed=seed))
-    return dataset.map(partial(_decode_sample, load_depth=load_depth))
-
-
-def _decode_sample(sample: dict[str, Any], load_depth: bool) -> OrbitSample:
-    uid, shard = sample["__key__"], sample["__url__"]
-    if "json" not in sample:
-        raise InputError(f"{shard}: {uid}.json is missing: render the shard again")
-    content = parse_cameras(sample["json"], f"{shard}: {uid}.json")
-    rgba, depth = [], []
-    for i in range(len(content["frames"])):
-        name = f"{i:03d}.png"
-        if name not in sample:
-            raise InputError(f"{shard}: {uid}.{name} is missing: render the shard again")
-        rgba.append(decode_rgba(sample[name], f"{shard}: {uid}.{name}"))
-        name = f"{i:03d}.depth.png"
-        if load_depth and name in sample:
-            depth.append(decode_depth(sample[name], f"{shard}: {uid}.{name}"))
-    rgb, alpha = rgba_to_float(np.stack(rgba))
-    return OrbitSample(
-        uid=uid,
-        rgb=rgb,
-        alpha=alpha,
-        depth=depth_to_float(np.stack(depth)) if len(depth) == len(rgba) else None,
-        cameras=Cameras(
-            torch.tensor([frame["viewmat"] for frame in content["frames"]]),
-            torch.tensor([frame["K"] for frame in content["frames"]]),
-            content["width"],
-            content["height"],
-        ),
-        elevation_deg=stored_elevation_deg(content),
-    )
-
-
-def parse_cameras(data: bytes, name: str) -> dict[str, Any]:
-    """The content of a `cameras.json`, with at least one frame.
-
-    Args:
-        data: the file.
-        name: of the file, for the error.
-
-    Raises:
-        InputError: it is not such a file.
-    """
+    table: dict[str, dict[str, tuple[int, int]]] = {}
     try:
-        content = json.loads(data)
-        for key in ("frames", "width", "height"):
-            content[key]
-        stored_elevation_deg(content)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(
-            f"{name} is not a camera file ({error}): render the orbit again"
-        ) from error
-    return content
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                uid, _, name = member.name.partition(".")
+                table.setdefault(uid, {})[name] = (member.offset_data, member.size)
+    except (tarfile.TarError, OSError) as error:
+        return table, error
+    return table, None
 
 
-def stored_elevation_deg(content: dict[str, Any]) -> float:
-    """Elevation of the orbit, in degrees: noted by the renderer, else that of view 0."""
-    return float(content.get("elevation_deg", content["frames"][0]["elevation_deg"]))
+def stream_orbits(shard: Shard, wanted: Collection[str]) -> Iterator[ShardOrbit]:
+    """Read orbits of a shard from its beginning to the last wanted one, in stored order.
 
-
-def decode_rgba(data: bytes, name: str) -> np.ndarray:
-    """Pixels of an 8-bit PNG, RGB over white. An image without alpha is opaque.
-
-    Args:
-        data: the file.
-        name: of the file, for the error.
-
-    Returns:
-        [H, W, 4] uint8.
+    Orbits that are not wanted are passed over.
 
     Raises:
-        InputError: the data are no image.
+        BrokenOrbitError: the shard ends or breaks before all are read.
     """
+    left = set(wanted)
+
+    def select(name: str) -> bool:
+        # An orbit is complete for webdataset when the next one begins, so every `<uid>.json` too.
+        return name.endswith(".json") or name.partition(".")[0] in left
+
+    message = f"{shard.url} lacks orbits of its index: render the shard again"
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow: SyntaxError for broken PNG chunks
-        raise InputError(f"cannot read image {name} ({error}): render the orbit again") from error
-
-
-def decode_depth(data: bytes, name: str) -> np.ndarray:
-    """Values of a 16-bit depth PNG (see `hi3d.views.save_depth`).
-
-    Args:
-        data: the file.
-        name: of the file, for the error.
-
-    Returns:
-        [H, W] uint16; 0 and 65535 mean no surface.
-
-    Raises:
-        InputError: the data are no image.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image).astype(np.uint16)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"cannot read image {name} ({error}): render the orbit again") from error
-
-
-def rgba_to_float(pixels: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Split [V, H, W, 4] uint8 into rgb [V, 3, H, W] and alpha [V, 1, H, W], both in [0, 1]."""
-    rgba = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-    return rgba[:, :3].contiguous(), rgba[:, 3:].contiguous()
-
-
-def depth_to_float(values: np.ndarray) -> Tensor:
-    """Depth of 16-bit values of any shape; 0 where there is no surface (the ends of the range)."""
-    stored = torch.from_numpy(values.astype(np.float32))
-    surface = (stored > 0) & (stored < 65535)
-    return torch.where(surface, stored / 65535 * DEPTH_RANGE + DEPTH_NEAR, torch.zeros(()))
+        for sample in tarfile_samples(iter([{"url": shard.url}]), select_files=select):
+            uid = sample["__key__"]
+            if uid in left:
+                left.discard(uid)
+                files = {name: data for name, data in sample.items() if name[:2] != "__"}
+                yield ShardOrbit(uid, shard.url, files)
+            if not left:
+                return
+    except BROKEN_SHARD as error:
+        message = f"cannot read shard {shard.url} ({_one_line(error)}): render it again"
+    raise BrokenOrbitError(TRUNCATED_SHARD, message)

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
 from hi3d.diffusion.conditioning import ElevationEstimator
+from hi3d.diffusion.orbit_predictor import OrbitPredictor
 from hi3d.diffusion.patch_autoencoder import PatchAutoencoder
 from hi3d.diffusion.unet import NUM_TIME_IDS, from_svd
 from hi3d.errors import InputError
@@ -30,6 +31,7 @@ NETWORKS: dict[str, Any] = {
     "image_encoder": CLIPVisionModelWithProjection,
     "elevation_estimator": ElevationEstimator,
     "depth_estimator": DPTForDepthEstimation,
+    "orbit_predictor": OrbitPredictor,
     "scheduler": EulerDiscreteScheduler,
 }
 """The class of each part of a model folder; of several, the one that its config names."""

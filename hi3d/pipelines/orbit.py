@@ -14,18 +14,11 @@ from transformers import CLIPVisionModelWithProjection
 
 from hi3d.cameras import NUM_ORBIT_VIEWS, orbit_cameras
 from hi3d.data.matting import key_white_views
-from hi3d.diffusion.conditioning import (
-    VAE,
-    ElevationEstimator,
-    augment_with_noise,
-    decode_orbit,
-    encode_condition,
-    encode_image,
-    repeat_around,
-    vector_condition,
-)
+from hi3d.diffusion.conditioning import VAE, ElevationEstimator, decode_orbit
 from hi3d.diffusion.guidance import guidance_scales
-from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
+from hi3d.diffusion.orbit_predictor import OrbitPredictor
+from hi3d.diffusion.sampling import sample_orbit_latents
+from hi3d.diffusion.stage1_condition import stage1_condition
 from hi3d.errors import InputError
 from hi3d.pipelines.sampler import SamplerConfig, sampling_progress, sampling_sigmas
 from hi3d.views import ReferenceImage, Views
@@ -44,7 +37,7 @@ class OrbitOutput:
 class OrbitPipeline(DiffusionPipeline):
     """Generates an orbit of 16 views from a reference image and its elevation."""
 
-    _optional_components = ["elevation_estimator"]  # noqa: RUF012 - read by diffusers
+    _optional_components = ["elevation_estimator", "orbit_predictor"]  # noqa: RUF012 - read by diffusers
     model_cpu_offload_seq = "image_encoder->unet->vae"
 
     def __init__(
@@ -54,6 +47,7 @@ class OrbitPipeline(DiffusionPipeline):
         unet: UNetSpatioTemporalConditionModel,
         scheduler: EulerDiscreteScheduler,
         elevation_estimator: ElevationEstimator | None = None,
+        orbit_predictor: OrbitPredictor | None = None,
         resolution: int = 512,
         residual: bool = False,
     ):
@@ -63,6 +57,7 @@ class OrbitPipeline(DiffusionPipeline):
         unet: the denoising network.
         scheduler: its config holds the noise levels.
         elevation_estimator: for photos whose elevation is not known.
+        orbit_predictor: with `residual`, makes the conditioning video.
         resolution: image side that the UNet was trained at.
         residual: the UNet was trained on the difference to the conditioning video.
         """
@@ -73,6 +68,7 @@ class OrbitPipeline(DiffusionPipeline):
             unet=unet,
             scheduler=scheduler,
             elevation_estimator=elevation_estimator,
+            orbit_predictor=orbit_predictor,
         )
         self.register_to_config(resolution=resolution, residual=residual)
 
@@ -101,37 +97,31 @@ class OrbitPipeline(DiffusionPipeline):
         resolution = self.config.resolution
         rgb = F.interpolate(image.rgb[None], (resolution, resolution), mode="area")
         rgb = rgb.to(self.device)
-        # 2. CLIP embedding for cross-attention, and the elevation.
-        image_embeds = encode_image(self.image_encoder, rgb)
+        # 2. Image latents for channel concatenation, CLIP embedding for cross-attention, elevation.
         elevation = self._elevation(rgb, elevation_deg)
-        # 3. Image latents for channel concatenation.
-        image_latents = self._image_latents(rgb, sampler.noise_aug_strength, generator)
-        condition = OrbitCondition(
-            image_latents.expand(-1, NUM_ORBIT_VIEWS, -1, -1, -1),
-            image_embeds,
-            vector_condition(
-                torch.tensor([elevation]), torch.tensor([sampler.noise_aug_strength])
-            ).to(self.device),
-            repeat_around(rgb, NUM_ORBIT_VIEWS) if self.config.residual else None,
+        condition = stage1_condition(
+            self.vae,
+            self.image_encoder,
+            rgb,
+            torch.tensor([elevation], device=rgb.device),
+            torch.tensor([sampler.noise_aug_strength]),
+            NUM_ORBIT_VIEWS,
+            self.config.residual,
+            self.orbit_predictor,
+            generator,
         )
-        # 4. Denoise the orbit.
+        # 3. Denoise the orbit.
         sigmas = sampling_sigmas(sampler, self.scheduler)
         scales = guidance_scales(sampler.guidance, NUM_ORBIT_VIEWS)
         with sampling_progress("stage 1", len(sigmas) - 1) as callback:
             latents = sample_orbit_latents(
                 self.unet, condition, sigmas, scales, generator, callback
             )
-        # 5. Decode, and take the white background as transparent.
+        # 4. Decode, and take the white background as transparent.
         frames = decode_orbit(self.vae, latents, condition.base, sampler.decode_chunk_size)[0].cpu()
         alpha = key_white_views(frames, sampler.background_tolerance)
         views = Views(frames, alpha, orbit_cameras(elevation, resolution))
         return OrbitOutput(views, elevation)
-
-    def _image_latents(
-        self, rgb: Tensor, noise_aug_strength: float, generator: torch.Generator | None
-    ) -> Tensor:
-        strength = torch.tensor([noise_aug_strength])
-        return encode_condition(self.vae, augment_with_noise(rgb[:, None], strength, generator))
 
     def _elevation(self, rgb: Tensor, elevation_deg: float | None) -> float:
         if elevation_deg is None:

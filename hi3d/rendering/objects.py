@@ -1,8 +1,5 @@
 """Objects as they are rendered: parts with unlit base colours, from GLB, glTF, OBJ or PLY."""
 
-import json
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +12,8 @@ from hi3d.surface_mesh import SurfaceMesh
 AlphaMode = Literal["OPAQUE", "MASK", "BLEND"]
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
 LIGHT_GREY = np.array([0.8, 0.8, 0.8, 1.0], np.float32)  # sRGB, of parts without a material
+MAX_FACES = 20_000_000
+"""Larger objects are refused: they would take tens of gigabytes."""
 MIN_AREA = 1e-8  # of the whole normalised surface; below it the object is a line or a point
 
 
@@ -126,24 +125,31 @@ def linear_from_srgb(rgba: np.ndarray) -> np.ndarray:
 
 
 def load_object(
-    path: str | Path, normalise: bool = True, up: Literal["y", "z"] | None = None
+    path: str | Path,
+    normalise: bool = True,
+    up: Literal["y", "z"] | None = None,
+    max_texture_side: int = 4096,
 ) -> RenderObject:
     """Read an object, with its scene graph applied, into the world (z up).
 
     Colours: in glTF, factors and vertex colours are linear and become sRGB; in OBJ and PLY they are
-    sRGB already, and an OBJ texture replaces Kd. Textures are sRGB everywhere. Emission, metalness
-    and lights are left out: the renderings are unlit.
+    sRGB already. Textures are sRGB everywhere. Emission, metalness and lights are left out: the
+    renderings are unlit (see `read_gltf` and `read_obj` for the exceptions). Surfaces without a
+    material are light grey. Triangles without an area and invisible parts (alpha 0) are dropped.
 
     Args:
         path: a GLB, glTF, OBJ or PLY file.
         normalise: centre the bounding box at the origin and make its longest side 1.
         up: the file's upward axis. With "y", (x, y, z) becomes (x, -z, y). By default "z" for PLY
-            and "y" for the others.
+            and Google Scanned Objects, and "y" for the others.
+        max_texture_side: larger textures are reduced to it, in texels.
 
     Raises:
-        InputError: the file is missing, of another type, broken, or holds no surface.
+        InputError: the file is missing, of another type or broken, a texture it names is missing or
+            broken, it holds no surface, or more than `MAX_FACES` triangles.
     """
-    import trimesh
+    from hi3d.rendering.gltf import read_gltf
+    from hi3d.rendering.obj_file import read_obj, scanned_object_folder
 
     path = Path(path)
     suffix = path.suffix.lower()
@@ -152,15 +158,27 @@ def load_object(
     if not path.is_file():
         raise InputError(f"no object file at {path}: check the path")
     try:
-        scene = trimesh.load_scene(path, process=False)
-        exact_factors = _gltf_factors(path) if suffix in (".glb", ".gltf") else None
-        parts = list(_scene_parts(scene, exact_factors))
+        if suffix == ".ply":
+            parts = _read_ply(path, max_texture_side)
+        elif suffix == ".obj":
+            parts = read_obj(path, max_texture_side)
+        else:
+            parts = read_gltf(path, max_texture_side)
+    except InputError:
+        raise
     except Exception as error:
-        cause = next(iter(str(error).splitlines()), type(error).__name__)
+        cause = next(iter(str(error).splitlines()), "")
+        if not isinstance(error, ValueError) or not cause:
+            cause = f"{type(error).__name__} {cause}".strip()
         raise InputError(f"cannot read object {path} ({cause}): replace the file") from error
-    if (up or ("z" if suffix == ".ply" else "y")) == "y":
+    if sum(len(part.faces) for part in parts) > MAX_FACES:
+        raise InputError(f"{path} has over {MAX_FACES} triangles: simplify it")
+    if up is None:
+        up = "z" if suffix == ".ply" or scanned_object_folder(path) else "y"
+    if up == "y":
         parts = [replace(p, vertices=p.vertices[:, [0, 2, 1]] * [1, -1, 1]) for p in parts]
     parts = [part for part in map(_without_broken_faces, parts) if len(part.faces)]
+    parts = [part for part in map(_with_needed_alpha, parts) if part is not None]
     if not parts:
         raise InputError(f"{path} holds no triangles with an area: give another object")
     normalised = RenderObject(tuple(parts)).normalised()
@@ -189,89 +207,32 @@ def surface_mesh_to_object(mesh: SurfaceMesh) -> RenderObject:
     return RenderObject((ObjectPart(vertices, faces, white, vertex_rgba=vertex_rgba),))
 
 
-def _scene_parts(scene: Any, exact_factors: dict | None) -> Iterator[ObjectPart]:
-    """The triangle meshes of a trimesh scene, placed by its graph.
-
-    Args:
-        scene: `trimesh.Scene`.
-        exact_factors: of `_gltf_factors`; None means that the scene's colours are sRGB.
-    """
+def _read_ply(path: Path, max_texture_side: int) -> list[ObjectPart]:
+    """Parts of a PLY file, with vertex or face colours in sRGB, or a texture that it names."""
     import trimesh
 
-    textures: dict[int, np.ndarray] = {}
-    for node in scene.graph.nodes_geometry:
-        transform, name = scene.graph[node]
-        mesh = scene.geometry[name]
-        if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
-            continue
-        vertices = np.asarray(mesh.vertices, np.float64) @ transform[:3, :3].T + transform[:3, 3]
-        faces = np.asarray(mesh.faces, np.int64)
-        visual: Any = mesh.visual
-        look: dict[str, Any] = {"base_color_factor": np.ones(4, np.float32)}
-        if visual.kind == "texture":
-            look = _material_look(visual, exact_factors, textures)
-        elif visual.kind == "vertex":
-            look["vertex_rgba"] = _floats(visual.vertex_colors)
-        elif visual.kind == "face":
-            look["vertex_rgba"] = np.repeat(_floats(visual.face_colors), 3, axis=0)
-            vertices = vertices[faces].reshape(-1, 3)
-            faces = np.arange(len(vertices)).reshape(-1, 3)
-        else:
-            look["base_color_factor"] = LIGHT_GREY
-        if np.linalg.det(transform[:3, :3]) < 0:
-            faces = faces[:, ::-1]
-        if exact_factors is not None and look.get("vertex_rgba") is not None:
-            look["vertex_rgba"] = srgb_from_linear(look["vertex_rgba"])
-        yield ObjectPart(vertices, faces, **look)
+    from hi3d.rendering.textures import image_rgba
 
-
-def _material_look(
-    visual: Any, exact_factors: dict | None, textures: dict[int, np.ndarray]
-) -> dict[str, Any]:
-    """Fields of `ObjectPart` that come from a trimesh `TextureVisuals`."""
-    material = visual.material
-    colors = (visual.vertex_attributes or {}).get("color")
-    look: dict[str, Any] = {"vertex_rgba": None if colors is None else _floats(colors)}
-    if exact_factors is None:
-        image = getattr(material, "image", None)
-        factor = np.ones(4) if image is not None else _floats(np.asarray(material.diffuse))
-    else:
-        image = material.baseColorTexture
-        quantised = material.baseColorFactor
-        if quantised is None:
-            factor = np.ones(4)
-        else:
-            exact = exact_factors.get((material.name, tuple(quantised.tolist())))
-            factor = _floats(quantised) if exact is None else exact
-        factor = srgb_from_linear(np.asarray(factor))
-        look["alpha_mode"] = material.alphaMode or "OPAQUE"
-        if material.alphaCutoff is not None:
-            look["alpha_cutoff"] = float(material.alphaCutoff)
-    look["base_color_factor"] = np.asarray(factor, np.float32)
+    mesh = trimesh.load(path, process=False)
+    if not isinstance(mesh, trimesh.Trimesh):  # a cloud of points
+        return []
+    vertices = np.asarray(mesh.vertices, np.float64)
+    faces = np.asarray(mesh.faces, np.int64)
+    visual: Any = mesh.visual
+    look: dict[str, Any] = {"base_color_factor": np.ones(4, np.float32)}
+    image = getattr(visual.material, "image", None) if visual.kind == "texture" else None
     if image is not None and visual.uv is not None:
-        if id(image) not in textures:
-            textures[id(image)] = np.asarray(image.convert("RGBA"))
-        look["texture"] = textures[id(image)]
+        look["texture"] = image_rgba(f"of {path}", image, max_texture_side)
         look["uvs"] = np.nan_to_num(np.asarray(visual.uv, np.float32))
-    return look
-
-
-def _gltf_factors(path: Path) -> dict[tuple[str | None, tuple[int, ...]], list[float]]:
-    """Exact base colour factors by material name and 8-bit value.
-
-    trimesh rounds the linear factors to 8 bits, which moves dark colours by several sRGB levels.
-    """
-    content = path.read_bytes()
-    if content[:4] == b"glTF":  # 12-byte header, then the JSON chunk: length, type, data
-        (length,) = struct.unpack("<I", content[12:16])
-        content = content[20 : 20 + length]
-    factors = {}
-    for material in json.loads(content).get("materials", []):
-        factor = material.get("pbrMetallicRoughness", {}).get("baseColorFactor")
-        if factor is not None:
-            quantised = (np.clip(factor, 0, 1) * 255).round().astype(int)
-            factors[material.get("name"), tuple(quantised.tolist())] = factor
-    return factors
+    elif visual.kind == "vertex":
+        look["vertex_rgba"] = _floats(visual.vertex_colors)
+    elif visual.kind == "face":
+        look["vertex_rgba"] = np.repeat(_floats(visual.face_colors), 3, axis=0)
+        vertices = vertices[faces].reshape(-1, 3)
+        faces = np.arange(len(vertices)).reshape(-1, 3)
+    else:
+        look["base_color_factor"] = LIGHT_GREY
+    return [ObjectPart(vertices, faces, **look)]
 
 
 def _floats(colors: np.ndarray) -> np.ndarray:
@@ -282,6 +243,22 @@ def _floats(colors: np.ndarray) -> np.ndarray:
     rgba = np.ones((*colors.shape[:-1], 4), np.float32)
     rgba[..., : colors.shape[-1]] = np.nan_to_num(colors).clip(0, 1)
     return rgba
+
+
+def _with_needed_alpha(part: ObjectPart) -> ObjectPart | None:
+    """The part, OPAQUE if its BLEND or MASK changes nothing; None if all of it is invisible."""
+    if part.alpha_mode == "OPAQUE":
+        return part
+    alpha = part.base_color_factor[3]
+    lowest = highest = 1.0
+    if part.vertex_rgba is not None:
+        lowest, highest = part.vertex_rgba[:, 3].min(), part.vertex_rgba[:, 3].max()
+    if part.texture is not None:
+        lowest = lowest * part.texture[..., 3].min() / 255
+        highest = highest * part.texture[..., 3].max() / 255
+    if alpha * highest < 1 / 255:
+        return None
+    return replace(part, alpha_mode="OPAQUE") if alpha * lowest >= 1 else part
 
 
 def _face_areas(part: ObjectPart) -> np.ndarray:

@@ -1,17 +1,23 @@
-"""Views of an object: unlit base colour, alpha and depth at given cameras."""
+"""Views of an object: colour, alpha, depth and normals at given cameras."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hi3d.cameras import Cameras
 from hi3d.errors import InputError
 from hi3d.progress import console
-from hi3d.rendering import opengl, ray_casting
+from hi3d.rendering import blender, opengl, ray_casting
+from hi3d.rendering.blender_process import blender_command
 from hi3d.rendering.objects import RenderObject
+from hi3d.rendering.shading import SHADINGS, Drawing, Shading
 from hi3d.views import Views
+
+BACKENDS = ("auto", "moderngl", "embreex", "cycles")
+ENOUGH_PIXELS = 1024
+"""From this size on, 4 samples a pixel are taken for enough (see `render_views`)."""
 
 _warned: set[str] = set()
 
@@ -20,16 +26,26 @@ _warned: set[str] = set()
 class RenderedViews:
     """V rendered images of one object with their depth."""
 
-    rgb: Tensor  # [V, 3, H, W]
-    """Unlit base colour in [0, 1], sRGB, composited over white."""
-    alpha: Tensor  # [V, 1, H, W]
-    """Opacity in [0, 1]: the covered share of each pixel."""
+    rgba8: Tensor  # [V, H, W, 4] uint8
+    """sRGB over white, and opacity: the covered share of each pixel."""
     depth: Tensor  # [V, H, W]
     """Camera z of the first surface at each pixel centre; 0 where there is none."""
     cameras: Cameras
     """The cameras that were rendered."""
     backend: str
-    """What drew: "moderngl" or "embreex"."""
+    """What drew: "moderngl", "embreex" or "cycles"."""
+    normals: Tensor | None = None  # [V, 3, H, W]
+    """Unit normals of the triangles in the world, turned to the camera; 0 where there is none."""
+
+    @cached_property
+    def rgb(self) -> Tensor:
+        """Colour in [0, 1], sRGB, composited over white. [V, 3, H, W]"""
+        return self.rgba8[..., :3].permute(0, 3, 1, 2).contiguous().float().div_(255)
+
+    @cached_property
+    def alpha(self) -> Tensor:
+        """Opacity in [0, 1]. [V, 1, H, W]"""
+        return self.rgba8[..., 3].unsqueeze(1).float().div_(255)
 
     @property
     def views(self) -> Views:
@@ -38,9 +54,15 @@ class RenderedViews:
 
 
 def render_views(
-    object: RenderObject, cameras: Cameras, backend: str = "auto", supersampling: int = 2
+    object: RenderObject,
+    cameras: Cameras,
+    backend: str = "auto",
+    supersampling: int | None = None,
+    shading: Shading = "unlit",
+    normals: bool = False,
+    cycles: blender.BlenderSettings | None = None,
 ) -> RenderedViews:
-    """Render an object, unlit and double-sided, at every camera.
+    """Render an object, double-sided, at every camera.
 
     The object is uploaded once for all views, and nothing of it stays in GL memory. GL contexts do
     not survive a fork: start worker processes with "spawn".
@@ -48,49 +70,67 @@ def render_views(
     Args:
         object: what to draw, in world coordinates.
         cameras: V cameras; principal points and focal lengths may be any.
-        backend: "moderngl" (OpenGL through EGL), "embreex" (ray casting on the CPU), or "auto", the
-            first where there is OpenGL, else the second with a warning.
+        backend: "moderngl" (OpenGL through EGL), "embreex" (ray casting on the CPU), "cycles"
+            (path tracing, see `hi3d.rendering.blender`), or "auto", the first where there is
+            OpenGL, else the second with a warning.
         supersampling: S, a pixel is the mean of S x S sub-pixels; "moderngl" takes 4 samples of
-            coverage in each of them.
+            coverage in each of them, "cycles" has its own number of samples. By default 1 for
+            images of 1024 pixels and more with "moderngl", else 2.
+        shading: "unlit", "uniform" or "key", see `hi3d.rendering.shading`.
+        normals: also give normals.
+        cycles: how the backend "cycles" renders; by default 128 samples.
 
     Returns:
-        Images and depth on the cameras' device.
+        Images, depth and normals on the cameras' device.
 
     Raises:
-        InputError: an unknown backend, or "moderngl" without OpenGL.
+        InputError: an unknown backend or shading, or a backend that cannot be used here.
+        RuntimeError: Blender failed, died or took too long; it is started anew for the next object.
         ValueError: `supersampling` is below 1.
     """
-    if supersampling < 1:
+    if supersampling is not None and supersampling < 1:
         raise ValueError(f"supersampling must be at least 1, got {supersampling}")
-    used = available_backend(backend)
-    module = opengl if used == "moderngl" else ray_casting
-    premultiplied, depth = module.draw(
-        object,
-        cameras.viewmats.detach().cpu().double().numpy(),
-        cameras.Ks.detach().cpu().double().numpy(),
-        cameras.width,
-        cameras.height,
-        supersampling,
-    )
-    rgba = torch.from_numpy(np.ascontiguousarray(premultiplied.transpose(0, 3, 1, 2)))
-    alpha = rgba[:, 3:].clamp(0, 1)
-    rgb = (rgba[:, :3] + 1 - alpha).clamp(0, 1)
+    if shading not in SHADINGS:
+        raise InputError(f"unknown shading {shading!r}: use {', '.join(SHADINGS)}")
+    used = available_backend(backend, cycles.blender_python if cycles else None)
+    viewmats = cameras.viewmats.detach().cpu().double().numpy()
+    Ks = cameras.Ks.detach().cpu().double().numpy()
+    size = cameras.width, cameras.height
+    drawing: Drawing
+    if used == "cycles":
+        drawing = blender.draw(object, viewmats, Ks, *size, cycles, shading, normals)
+    elif used == "moderngl":
+        factor = supersampling or (1 if min(size) >= ENOUGH_PIXELS else 2)
+        drawing = opengl.draw(object, viewmats, Ks, *size, factor, shading, normals)
+    else:
+        drawing = ray_casting.draw(
+            object, viewmats, Ks, *size, supersampling or 2, shading, normals
+        )
     device = cameras.viewmats.device
     return RenderedViews(
-        rgb.to(device), alpha.to(device), torch.from_numpy(depth).to(device), cameras, used
+        torch.from_numpy(drawing.rgba8).to(device),
+        torch.from_numpy(drawing.depth).to(device),
+        cameras,
+        used,
+        None
+        if drawing.normals is None
+        else torch.from_numpy(drawing.normals).permute(0, 3, 1, 2).to(device),
     )
 
 
-def available_backend(backend: str = "auto") -> str:
+def available_backend(backend: str = "auto", blender_python: str | None = None) -> str:
     """The backend that "auto" stands for here, or `backend` itself if it can be used.
 
     Raises:
         InputError: the backend is unknown or cannot be used here.
     """
+    if backend not in BACKENDS:
+        raise InputError(f"unknown backend {backend!r}: use {', '.join(BACKENDS)}")
     if backend == "embreex":
         return "embreex"
-    if backend not in ("auto", "moderngl"):
-        raise InputError(f"unknown backend {backend!r}: use auto, moderngl or embreex")
+    if backend == "cycles":
+        blender_command(blender_python)
+        return "cycles"
     error = opengl.opengl_error()
     if error is None:
         return "moderngl"

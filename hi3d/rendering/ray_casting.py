@@ -4,19 +4,20 @@ import numpy as np
 
 from hi3d.rendering.batches import Batch, batches
 from hi3d.rendering.objects import RenderObject, linear_from_srgb, srgb_from_linear
+from hi3d.rendering.shading import MIN_ALPHA, Drawing, Shading, empty_drawing, key_light
 
 MAX_LAYERS = 32  # see-through surfaces along one ray
-MIN_ALPHA = 1 / 255  # fainter points neither show nor count as surface
 STEP = 1e-4  # from a see-through hit to the start of the next ray, in world units
 
 
 class RayScene:
     """One object, ready to be hit by rays."""
 
-    def __init__(self, render_object: RenderObject) -> None:
+    def __init__(self, render_object: RenderObject, shading: Shading = "unlit") -> None:
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
 
+        self.shading = shading
         self.batches = batches(render_object.parts)
         vertices = [batch.vertices for batch in self.batches]
         offsets = np.cumsum([0] + [len(v) for v in vertices])
@@ -49,7 +50,7 @@ class RayScene:
 
     def cast(
         self, origin: np.ndarray, directions: np.ndarray, footprint: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Follow rays until nothing behind can show.
 
         Args:
@@ -58,11 +59,12 @@ class RayScene:
             footprint: width of a ray at distance 1 along `directions`, in world units.
 
         Returns:
-            premultiplied [N, 4] sRGB with alpha, and [N] distance to the first surface in units of
-            `directions`, 0 where there is none.
+            premultiplied [N, 4] sRGB with alpha, [N] distance to the first surface in units of
+            `directions`, 0 where there is none, and [N] its face, -1 where there is none.
         """
         premultiplied = np.zeros((len(directions), 4), np.float32)
         first_hit = np.zeros(len(directions), np.float32)
+        first_face = np.full(len(directions), -1)
         active = np.arange(len(directions))
         start = np.zeros(len(directions), np.float32)
         for _ in range(MAX_LAYERS):
@@ -74,11 +76,12 @@ class RayScene:
             if not len(active):
                 break
             distance = start[active] + hit["tfar"][found]
-            srgb, alpha = self._shade(face, hit["u"][found], hit["v"][found], distance * footprint)
-            seen = alpha > 0
-            first_hit[active] = np.where(
-                seen & (first_hit[active] == 0), distance, first_hit[active]
+            srgb, alpha = self._shade(
+                face, hit["u"][found], hit["v"][found], distance * footprint, rays[found]
             )
+            first = (alpha > 0) & (first_face[active] < 0)
+            first_hit[active[first]] = distance[first]
+            first_face[active[first]] = face[first]
             weight = alpha * (1 - premultiplied[active, 3])
             premultiplied[active, :3] += weight[:, None] * srgb
             premultiplied[active, 3] += weight
@@ -86,12 +89,25 @@ class RayScene:
             active = active[premultiplied[active, 3] < 1 - MIN_ALPHA]
             if not len(active):
                 break
-        return premultiplied, first_hit
+        return premultiplied, first_hit, first_face
+
+    def normals(self, face: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """Unit normals of faces, turned against the rays that hit them. [N, 3]"""
+        a, b, c = self.vertices[self.faces[face]].astype(np.float64).transpose(1, 0, 2)
+        normals = np.cross(b - a, c - a)
+        normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-30)
+        away = (normals * directions).sum(axis=-1, keepdims=True) > 0
+        return np.where(away, -normals, normals).astype(np.float32)
 
     def _shade(
-        self, face: np.ndarray, u: np.ndarray, v: np.ndarray, footprint: np.ndarray
+        self,
+        face: np.ndarray,
+        u: np.ndarray,
+        v: np.ndarray,
+        footprint: np.ndarray,
+        directions: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Base colour [N, 3] in sRGB and alpha [N] of hits with barycentric u, v and ray width."""
+        """Colour [N, 3] in sRGB and alpha [N] of hits with barycentric u, v and ray width."""
         weights = np.stack([1 - u - v, u, v], axis=1)[:, :, None]
         corners = self.faces[face]
         light = (weights * self.linear_rgba[corners]).sum(axis=1).clip(0, 1)
@@ -109,6 +125,8 @@ class RayScene:
                 alpha[hits] = np.where(light[hits, 3] < MIN_ALPHA, 0, light[hits, 3])
             elif batch.alpha_mode == "MASK":
                 alpha[hits] = light[hits, 3] >= max(batch.alpha_cutoff, MIN_ALPHA)
+        if self.shading == "key":
+            light[:, :3] *= key_light(self.normals(face, directions))[:, None]
         return srgb_from_linear(light)[:, :3], alpha
 
 
@@ -118,8 +136,10 @@ def draw(
     Ks: np.ndarray,  # [V, 3, 3]
     width: int,
     height: int,
-    supersampling: int,
-) -> tuple[np.ndarray, np.ndarray]:
+    supersampling: int = 2,
+    shading: Shading = "unlit",
+    normals: bool = False,
+) -> Drawing:
     """Draw all views of one object.
 
     Args:
@@ -128,14 +148,11 @@ def draw(
         width: of the images.
         height: of the images.
         supersampling: S, a pixel's colour is the mean of S x S rays.
-
-    Returns:
-        premultiplied [V, H, W, 4] sRGB in [0, 1] with alpha, and depth [V, H, W] at pixel centres,
-        0 where empty.
+        shading: see `hi3d.rendering.shading`.
+        normals: also draw normals.
     """
-    scene = RayScene(render_object)
-    premultiplied = np.zeros((len(viewmats), height, width, 4), np.float32)
-    depth = np.zeros((len(viewmats), height, width), np.float32)
+    scene = RayScene(render_object, shading)
+    drawing = empty_drawing(len(viewmats), width, height, normals)
     offsets = (np.arange(supersampling) + 0.5) / supersampling
     for view, (viewmat, K) in enumerate(zip(viewmats, Ks, strict=True)):
         world_from_pixel = viewmat[:3, :3].T @ np.linalg.inv(K)
@@ -146,14 +163,22 @@ def draw(
             y, x = np.mgrid[:height, :width].astype(np.float64)
             return np.stack([x + dx, y + dy, np.ones_like(x)], axis=-1).reshape(-1, 3) @ matrix.T
 
+        premultiplied = np.zeros((height * width, 4), np.float32)
         for dy in offsets:
             for dx in offsets:
-                rgba, _ = scene.cast(origin, directions(dx, dy), width_at_1 / supersampling)
-                premultiplied[view] += rgba.reshape(height, width, 4) / supersampling**2
+                rgba, _, _ = scene.cast(origin, directions(dx, dy), width_at_1 / supersampling)
+                premultiplied += rgba / supersampling**2
+        premultiplied[:, :3] += 1 - premultiplied[:, 3:]
+        pixels = (premultiplied.clip(0, 1) * 255).round()
+        drawing.rgba8[view] = pixels.reshape(height, width, 4)
         # Directions have length 1 along the camera's z axis, so distances along them are depths.
-        _, hits = scene.cast(origin, directions(0.5, 0.5), width_at_1)
-        depth[view] = hits.reshape(height, width)
-    return premultiplied, depth
+        rays = directions(0.5, 0.5)
+        _, depth, face = scene.cast(origin, rays, width_at_1)
+        drawing.depth[view] = depth.reshape(height, width)
+        if drawing.normals is not None:
+            hit = face >= 0
+            drawing.normals[view][hit.reshape(height, width)] = scene.normals(face[hit], rays[hit])
+    return drawing
 
 
 def _pyramids(all_batches: list[Batch]) -> dict[int, list[np.ndarray]]:

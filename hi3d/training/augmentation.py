@@ -19,7 +19,8 @@ def augment_orbits(
     Returns:
         A new batch with new `rgb`, `alpha` and `depth`; `elevation_deg` stays true.
     """
-    views: Batch = {name: batch[name].clone() for name in ("rgb", "alpha", "depth") if name in batch}
+    names = [name for name in ("rgb", "alpha", "depth") if name in batch]
+    views: Batch = {name: batch[name].clone() for name in names}
     for i in range(len(batch["rgb"])):
         if torch.rand(()) < mirror_probability:
             for value in views.values():

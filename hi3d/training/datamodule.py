@@ -1,54 +1,106 @@
 """Orbits for Lightning."""
 
-import pytorch_lightning as pl
-from torch.utils.data import DataLoader
+import os
+from typing import Any
 
+import pytorch_lightning as pl
+import torch
+
+from hi3d.data.epoch_order import Share
 from hi3d.data.orbit_dataset import OrbitDataset
+from hi3d.data.orbit_decoding import OrbitReading, unpack_orbits
+from hi3d.data.orbit_loader import OrbitLoader
+from hi3d.data.orbit_stream import OrbitStream
 from hi3d.training.experiment import DataConfig
 
 
 class OrbitDataModule(pl.LightningDataModule):
-    """Training and validation loaders over folders of orbits or shards."""
+    """Training and validation loaders over folders of orbits or shards.
 
-    def __init__(self, config: DataConfig, load_depth: bool):
+    The loaders split the orbits over the processes of a training themselves, and the position
+    within the epoch is part of the checkpoint. Batches travel as integers and are unpacked on the
+    device; see `hi3d.data.orbit_decoding.unpack_orbits` for what the networks get.
+    """
+
+    def __init__(self, config: DataConfig, load_depth: bool, seed: int | None = None):
         """Args:
         config: what to read and how.
         load_depth: also read the depth maps.
+        seed: of the order and of random starts, the same on all processes; None takes torch's.
         """
         super().__init__()
         self.config = config
         self.load_depth = load_depth
+        self.seed = (torch.initial_seed() if seed is None else seed) % 2**32
+        self._position: dict[str, Any] = {}
 
     def setup(self, stage: str) -> None:
         """Open the data sets, so that a wrong path is told before any network is built."""
-        self.train_orbits = self._open(self.config.train, self.config.random_start)
-        self.val_orbits = self._open(self.config.val, False) if self.config.val else None
+        if not hasattr(self, "train_orbits"):
+            self.train_orbits = self._open(self.config.train, self.config.random_start)
+            self.val_orbits = self._open(self.config.val, False) if self.config.val else None
 
-    def train_dataloader(self) -> DataLoader:
-        """Shuffled; an incomplete last batch is left out."""
-        return self._loader(self.train_orbits, shuffle=True)
+    def train_dataloader(self) -> OrbitLoader:
+        """Shuffled, from the position of the checkpoint on."""
+        loader = self._loader(self.train_orbits, train=True)
+        loader.load_state_dict(self._position)
+        loader.batches_in_flight = self._batches_in_flight
+        return loader
 
-    def val_dataloader(self) -> DataLoader | list:
+    def val_dataloader(self) -> OrbitLoader | list:
         """In order; empty where there is no validation set."""
-        return self._loader(self.val_orbits, shuffle=False) if self.val_orbits else []
+        return self._loader(self.val_orbits, train=False) if self.val_orbits else []
 
-    def _open(self, path: str, random_start: bool) -> OrbitDataset:
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Unpack on the device."""
+        return unpack_orbits(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position within the epoch."""
+        loader = self.trainer.train_dataloader if self.trainer is not None else None
+        return loader.state_dict() if isinstance(loader, OrbitLoader) else self._position
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next training loader go on from a checkpoint."""
+        self._position = state_dict
+
+    def _batches_in_flight(self) -> int:
+        """1 while a step is interrupted, since its batch has been handed out and not trained on."""
+        if self.trainer is None:
+            return 0
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return progress.ready - progress.processed
+
+    def _open(self, path: str, random_start: bool) -> OrbitDataset | OrbitStream:
+        config = self.config
+        if config.streaming:
+            reading = OrbitReading(
+                config.resolution, load_depth=self.load_depth, num_views=config.num_views
+            )
+            return OrbitStream(
+                path, reading, random_start, config.shuffle_buffer, config.strict, self.seed
+            )
         return OrbitDataset(
             path,
-            resolution=self.config.resolution,
+            resolution=config.resolution,
             random_start=random_start,
             load_depth=self.load_depth,
-            cache_in_memory=self.config.cache_in_memory,
-            num_views=self.config.num_views,
+            cache_in_memory=config.cache_in_memory,
+            num_views=config.num_views,
+            strict=False,
+            packed=True,
+            seed=self.seed,
         )
 
-    def _loader(self, orbits: OrbitDataset, shuffle: bool) -> DataLoader:
-        workers = self.config.num_workers
-        return DataLoader(
-            orbits,
-            batch_size=min(self.config.batch_size, len(orbits)),
-            shuffle=shuffle,
-            drop_last=shuffle,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-        )
+    def _loader(self, orbits: OrbitDataset | OrbitStream, train: bool) -> OrbitLoader:
+        rank, world_size = self._process()
+        drop_last = train and self.config.drop_last
+        share = Share(rank, world_size, self.config.batch_size, drop_last)
+        config = self.config
+        return OrbitLoader(orbits, share, train, config.num_workers, self.seed, config.strict)
+
+    def _process(self) -> tuple[int, int]:
+        """Rank and number of processes: Lightning's (which knows SLURM), else torchrun's."""
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

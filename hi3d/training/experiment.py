@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from hi3d.config import load_config, peek
-from hi3d.data.degradation import DegradationConfig
+from hi3d.data.degradation_draws import DegradationConfig
 from hi3d.diffusion.unet import UNetConfig
 from hi3d.errors import InputError
 
@@ -17,7 +17,8 @@ class DataConfig:
     """Orbits to train and validate on."""
 
     train: str = MISSING
-    """Folder of orbits or of shards."""
+    """Folder of orbits or of shards; with `streaming` also URLs of shards or of their index.json,
+    such as `https://host/orbits-{000000..000123}.tar` or `pipe:aws s3 cp s3://... -`."""
     val: str | None = None
     """The same for validation; None trains without."""
     resolution: int = 512
@@ -33,6 +34,16 @@ class DataConfig:
     """Take only so many neighbouring views of each orbit: for networks that see single images."""
     cache_in_memory: bool = False
     """Keep decoded orbits: for small data sets and long trainings."""
+    streaming: bool = False
+    """Read shards from end to end, from disks or URLs: for collections larger than a disk cache."""
+    shuffle_buffer: int = 64
+    """Orbits among which each worker of a stream shuffles, beside the order of the shards."""
+    drop_last: bool = True
+    """Leave out the few orbits that do not fill a step on all processes, others in every epoch;
+    false trains on a smaller last batch."""
+    strict: bool = False
+    """An orbit that cannot be read is an error; otherwise it is counted and the next one is taken
+    in its place."""
 
 
 @dataclass
@@ -171,6 +182,35 @@ class DepthExperiment(Experiment):
 
 
 @dataclass
+class OrbitPredictorConfig:
+    """`OrbitPredictor`, its loss and its data."""
+
+    hidden_size: int = 1024
+    num_blocks: int = 2
+    rank: int = 384
+    dropout: float = 0.1
+    starts_per_orbit: int = 4
+    """Views of each orbit that a step takes as the reference."""
+    basis_batches: int = 20
+    """Training batches from which the first patterns are found."""
+    error_floors: list[float] = field(default_factory=lambda: [1e-3, 1e-5])
+    """Added to a view's mean squared error before the logarithm, at the start and at the end of
+    the training, and in between on a logarithmic scale. 1e-5 is 50 dB."""
+    mirror_probability: float = 0.5
+    permute_colours_probability: float = 0.3
+    """See `hi3d.training.augmentation.augment_orbits`."""
+
+
+@dataclass
+class OrbitPredictorExperiment(Experiment):
+    """Training of the orbit predictor."""
+
+    vae: str = MISSING
+    """Model folder of the VAE."""
+    orbit_predictor: OrbitPredictorConfig = field(default_factory=OrbitPredictorConfig)
+
+
+@dataclass
 class DiffusionConfig:
     """Noise levels and conditions of both stages."""
 
@@ -181,9 +221,10 @@ class DiffusionConfig:
     noise_aug_log_std: float = 0.5
     """ln noise_aug_strength ~ N(-3, 0.5^2): SVD."""
     residual: bool = False
-    """Diffuse the difference to the conditioning video (stage 1: the reference image, mirrored
-    behind the object; stage 2: the coarse orbit). Not in the paper: an untrained network then
-    repeats its input, which helps a small model that is trained for an hour."""
+    """Diffuse the difference to a video, whose latents are then the condition. Stage 1: the orbit
+    predictor's, or else the reference image, mirrored behind the object. Stage 2: the coarse
+    orbit. Not in the paper: an untrained network then repeats its input, which helps a small model
+    that is trained for an hour."""
     relative_floor: float | None = None
     """With `residual`: weigh each frame by how little it differs from its base, at most by
     1 / relative_floor (see `hi3d.training.losses.relative_weights`); None weighs all alike."""
@@ -208,6 +249,8 @@ class Stage1Experiment(Experiment):
     """Model folder of the image encoder, where `init_from` has none."""
     elevation_estimator: str | None = None
     """Model folder of the elevation estimator, which is only passed on to the exported folder."""
+    orbit_predictor: str | None = None
+    """Model folder of the orbit predictor; needs `diffusion.residual`."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, much less memory."""
     unet: UNetConfig = field(default_factory=UNetConfig)
@@ -238,6 +281,7 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "image_encoder": ImageEncoderExperiment,
     "elevation": ElevationExperiment,
     "depth": DepthExperiment,
+    "orbit_predictor": OrbitPredictorExperiment,
     "stage1": Stage1Experiment,
     "stage2": Stage2Experiment,
 }

@@ -16,6 +16,7 @@ from transformers import (
     DPTForDepthEstimation,
 )
 
+from hi3d.data.orbit_decoding import unpack_orbits
 from hi3d.diffusion.conditioning import ElevationEstimator, encode_image
 from hi3d.diffusion.patch_autoencoder import PatchAutoencoder, patch_second_moment
 from hi3d.progress import console, track
@@ -67,7 +68,8 @@ class VAEModule(TrainingModule):
         moments = []
         for batch in track(islice(loader, config.component_batches), "components"):
             for scale in config.scales:
-                frames = resize_video(batch["rgb"], round(batch["rgb"].shape[-1] * scale))
+                rgb = unpack_orbits(batch)["rgb"]
+                frames = resize_video(rgb, round(rgb.shape[-1] * scale))
                 moments.append(patch_second_moment(frames.flatten(0, 1) * 2 - 1, config.patch_size))
         kept = self.network.set_components(torch.stack(moments).mean(0))
         console.print(f"{config.latent_channels} components keep {kept:.2%} of the patches")

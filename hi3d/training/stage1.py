@@ -9,16 +9,12 @@ from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from torch import Tensor
 
 from hi3d.diffusion.conditioning import (
-    augment_with_noise,
-    encode_condition,
     encode_frames,
-    encode_image,
-    repeat_around,
     scaled_latents,
-    vector_condition,
 )
 from hi3d.diffusion.edm import loss_denoising, sample_sigma
 from hi3d.diffusion.sampling import OrbitCondition, conditioned_network
+from hi3d.diffusion.stage1_condition import stage1_condition
 from hi3d.diffusion.unet import build_unet, stage1_in_channels
 from hi3d.diffusion.weights import load_network, load_networks, load_unet, write_model_index
 from hi3d.training.augmentation import augment_orbits
@@ -64,13 +60,14 @@ class Stage1Module(TrainingModule):
             self.network.enable_gradient_checkpointing()
 
     def load_frozen(self, experiment: Stage1Experiment) -> dict[str, Any]:
-        """The networks that are used and not trained; the elevation estimator if given."""
+        """The networks that are used and not trained, the optional ones if given."""
         frozen = load_networks(
             experiment.init_from, vae=experiment.vae, image_encoder=experiment.image_encoder
         )
-        if experiment.elevation_estimator is not None:
-            folder = experiment.elevation_estimator
-            frozen["elevation_estimator"] = load_network(folder, "elevation_estimator")
+        for name in ("elevation_estimator", "orbit_predictor"):
+            folder = getattr(experiment, name)
+            if folder is not None:
+                frozen[name] = load_network(folder, name)
         return frozen
 
     def build_network(
@@ -80,7 +77,11 @@ class Stage1Module(TrainingModule):
         in_channels = self.in_channels(latent_channels)
         if experiment.init_from is not None:
             return load_unet(experiment.init_from, in_channels)
-        return build_unet(experiment.unet, in_channels, latent_channels)
+        unet = build_unet(experiment.unet, in_channels, latent_channels)
+        if experiment.diffusion.residual:  # begins as no difference
+            for parameter in unet.conv_out.parameters():
+                torch.nn.init.zeros_(parameter)
+        return unet
 
     def in_channels(self, latent_channels: int) -> int:
         """Input channels of this stage's UNet."""
@@ -108,20 +109,16 @@ class Stage1Module(TrainingModule):
     @torch.no_grad()
     def condition(self, batch: Batch) -> OrbitCondition:
         """What the UNet is told, without dropout."""
-        reference = batch["rgb"][:, :1]
-        noise_aug = self.noise_aug_strength(len(reference))
-        latents = encode_condition(self.frozen["vae"], augment_with_noise(reference, noise_aug))
-        num_frames = batch["rgb"].shape[1]
-        return OrbitCondition(
-            latents.expand(-1, num_frames, -1, -1, -1),
-            encode_image(self.frozen["image_encoder"], reference[:, 0]),
-            vector_condition(batch["elevation_deg"].float(), noise_aug),
-            self.base(repeat_around(reference[:, 0], num_frames)),
+        return stage1_condition(
+            self.frozen["vae"],
+            self.frozen["image_encoder"],
+            batch["rgb"][:, 0],
+            batch["elevation_deg"],
+            self.noise_aug_strength(len(batch["rgb"])),
+            batch["rgb"].shape[1],
+            self.experiment.diffusion.residual,
+            getattr(self.frozen, "orbit_predictor", None),
         )
-
-    def base(self, frames: Tensor) -> Tensor | None:
-        """The conditioning video, where the difference to it is diffused."""
-        return frames if self.experiment.diffusion.residual else None
 
     def drop_conditions(self, condition: OrbitCondition) -> OrbitCondition:
         """Drop the embedding and the latents of some videos, independently (guidance)."""

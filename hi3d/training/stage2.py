@@ -13,12 +13,12 @@ from hi3d.diffusion.conditioning import (
     encode_condition,
     encode_image,
     estimate_depth,
-    repeat_around,
     resize_depth,
     vector_condition,
 )
 from hi3d.diffusion.edm import karras_sigmas
 from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
+from hi3d.diffusion.stage1_condition import stage1_condition
 from hi3d.diffusion.unet import stage2_in_channels
 from hi3d.diffusion.weights import load_network, load_networks, read_model_index
 from hi3d.training.experiment import Stage2Experiment
@@ -50,11 +50,15 @@ class Stage2Module(Stage1Module):
             InputError: a model folder is missing or broken.
         """
         super().__init__(experiment)
-        self.stage1_unet = None
+        # In a dict so that it is neither trained, nor saved with the pipeline.
+        self.stage1: dict[str, Any] = {}
         if experiment.stage1 is not None and experiment.stage1_share > 0:
-            # In a list so that it is neither trained, nor saved with the pipeline.
-            self.stage1_unet = [load_network(experiment.stage1, "unet").requires_grad_(False)]
-            self.stage1_is_residual = read_model_index(experiment.stage1).get("residual", False)
+            index = read_model_index(experiment.stage1)
+            for name in ("unet", "orbit_predictor"):
+                if name in index:
+                    network = load_network(experiment.stage1, name)
+                    self.stage1[name] = network.requires_grad_(False)
+            self.stage1_is_residual = index.get("residual", False)
 
     @torch.no_grad()
     def coarse_orbit(self, batch: Batch) -> Tensor:
@@ -66,32 +70,33 @@ class Stage2Module(Stage1Module):
         rgb = batch["rgb"]
         seed = int(torch.randint(2**31, ()))
         generator = torch.Generator().manual_seed(seed)
-        share = self.experiment.stage1_share if self.stage1_unet else 0.0
+        share = self.experiment.stage1_share if self.stage1 else 0.0
         if torch.rand((), generator=generator) < share:
             return self.stage1_orbit(batch, generator)
         return degrade(rgb, batch["alpha"], self.experiment.degradation, generator)
 
     def stage1_orbit(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Run stage 1 on the reference images, resized to this stage's resolution."""
-        assert self.stage1_unet is not None
-        unet = self.stage1_unet[0].to(self.device)
+        networks = {name: network.to(self.device) for name, network in self.stage1.items()}
         rgb, size = batch["rgb"], self.experiment.stage1_resolution
         small = F.interpolate(rgb[:, 0], (size, size), mode="area")
         noise_aug = torch.full((len(rgb),), self.experiment.noise_aug_inference, device=self.device)
-        latents = encode_condition(
-            self.frozen["vae"], augment_with_noise(small[:, None], noise_aug, generator)
-        )
-        condition = OrbitCondition(
-            latents.expand(-1, rgb.shape[1], -1, -1, -1),
-            encode_image(self.frozen["image_encoder"], small),
-            vector_condition(batch["elevation_deg"].float(), noise_aug),
-            repeat_around(small, rgb.shape[1]) if self.stage1_is_residual else None,
+        condition = stage1_condition(
+            self.frozen["vae"],
+            self.frozen["image_encoder"],
+            small,
+            batch["elevation_deg"],
+            noise_aug,
+            rgb.shape[1],
+            self.stage1_is_residual,
+            networks.get("orbit_predictor"),
+            generator,
         )
         sigmas = karras_sigmas(
             self.experiment.stage1_steps, sigma_max=self.experiment.stage1_sigma_max
         )
         scales = torch.ones(rgb.shape[1])
-        latents = sample_orbit_latents(unet, condition, sigmas, scales, generator)
+        latents = sample_orbit_latents(networks["unet"], condition, sigmas, scales, generator)
         orbit = decode_orbit(self.frozen["vae"], latents, condition.base)
         orbit = F.interpolate(orbit.flatten(0, 1), rgb.shape[-2:], mode="bicubic").clamp(0, 1)
         orbit = orbit.unflatten(0, rgb.shape[:2])
@@ -112,5 +117,5 @@ class Stage2Module(Stage1Module):
             torch.cat([image_latents.expand_as(orbit_latents), orbit_latents, depth], dim=2),
             encode_image(self.frozen["image_encoder"], reference[:, 0]),
             vector_condition(batch["elevation_deg"].float(), noise_aug),
-            self.base(coarse),
+            coarse if self.experiment.diffusion.residual else None,
         )

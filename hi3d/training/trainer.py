@@ -22,12 +22,14 @@ from hi3d.training.experiment import (
     ElevationExperiment,
     Experiment,
     ImageEncoderExperiment,
+    OrbitPredictorExperiment,
     Stage1Experiment,
     Stage2Experiment,
     TrainerConfig,
     VAEExperiment,
 )
 from hi3d.training.module import TrainingModule
+from hi3d.training.orbit_predictor import OrbitPredictorModule
 from hi3d.training.small_networks import (
     DepthModule,
     ElevationModule,
@@ -42,6 +44,7 @@ MODULES: dict[type[Experiment], Callable[[Any], TrainingModule]] = {
     ImageEncoderExperiment: ImageEncoderModule,
     ElevationExperiment: ElevationModule,
     DepthExperiment: DepthModule,
+    OrbitPredictorExperiment: OrbitPredictorModule,
     Stage1Experiment: Stage1Module,
     Stage2Experiment: Stage2Module,
 }
@@ -79,7 +82,9 @@ def train(experiment: Experiment) -> Path:
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     pl.seed_everything(experiment.seed, workers=True, verbose=False)
-    data = OrbitDataModule(experiment.data, load_depth=isinstance(experiment, DepthExperiment))
+    data = OrbitDataModule(
+        experiment.data, load_depth=isinstance(experiment, DepthExperiment), seed=experiment.seed
+    )
     data.setup("fit")
     module = build_module(experiment)
     validate = experiment.data.val is not None

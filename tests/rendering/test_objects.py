@@ -19,6 +19,10 @@ from hi3d.rendering.objects import (
 )
 from hi3d.surface_mesh import SurfaceMesh
 
+POINT_CLOUD = (
+    "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\n"
+    "property float z\nend_header\n0 0 0\n"
+)
 TRIANGLE = [[0, 0, 0], [2, 0, 0], [0, 4, 1]]
 
 
@@ -197,6 +201,8 @@ def test_ply_is_z_up_with_srgb_colours(tmp_path):
         ("a.obj", "v 0 0 0\n", "object|triangles"),
         ("a.obj", "v 0 0 0\nv 1 1 1\nv 2 2 2\nf 1 2 3\n", "no triangles with an area"),
         ("a.obj", "v 0 0 0\nv 1 0 0\nv nan 0 0\nf 1 2 3\n", "no triangles with an area"),
+        ("a.ply", POINT_CLOUD, "no triangles with an area"),
+        ("a.ply", "ply\nformat ascii 1.0\n", "cannot read object"),
     ],
 )
 def test_bad_files_are_one_clear_line(tmp_path, name, content, message):

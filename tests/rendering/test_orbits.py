@@ -1,8 +1,9 @@
-"""Whole collections to orbits: naming, determinism, failures, resume, and what lies on disk."""
+"""Whole collections to orbits: what lies on disk, failures, going on, and parts."""
 
 import io
 import json
-import tarfile
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,18 +12,12 @@ import trimesh
 import webdataset
 from PIL import Image
 
-from hi3d.cameras import FOV_DEG, ORBIT_DISTANCE
-from hi3d.config import load_config
+from hi3d.cameras import ORBIT_DISTANCE
 from hi3d.errors import InputError
 from hi3d.rendering import orbits
-from hi3d.rendering.orbit_files import ShardWriter
-from hi3d.rendering.orbits import (
-    OrbitRenderConfig,
-    find_objects,
-    orbit_elevation_deg,
-    render_orbits,
-)
-from hi3d.rendering.worker_pool import run_jobs
+from hi3d.rendering.orbit_config import OrbitRenderConfig
+from hi3d.rendering.orbits import render_orbits
+from hi3d.rendering.render_run import FailureLog, locked
 from hi3d.views import Views, load_depth
 
 RESOLUTION = 32
@@ -43,47 +38,21 @@ def boxes(tmp_path):
     return folder
 
 
-def uids_in(shard):
-    with tarfile.open(shard) as tar:
-        return {name.partition(".")[0] for name in tar.getnames()}
+def read_samples(output):
+    """Samples by key, as plain webdataset reads them."""
+    shards = [str(path) for path in sorted(output.glob("*.tar"))]
+    return {s["__key__"]: s for s in webdataset.WebDataset(shards, shardshuffle=False)}
 
 
-def test_uids_are_paths_without_dots_and_stay_distinct(boxes):
-    assert sorted(find_objects(boxes)) == ["a", "b", "kit_1_0__c_d"]
-    (boxes / "a.obj").write_text("")
-    uids = find_objects(boxes)
-    assert len(uids) == 4
-    assert "a" not in uids
-    assert sum(uid.startswith("a-") for uid in uids) == 2
-    assert not any("." in uid for uid in uids)
-
-
-def test_long_uids_are_shortened_but_stay_distinct(tmp_path):
-    for ending in "xy":
-        (tmp_path / f"{'n' * 120}{ending}.glb").touch()
-    uids = list(find_objects(tmp_path))
-    assert len(set(uids)) == 2
-    assert all(len(uid) == 80 for uid in uids)
-
-
-def test_random_elevations_are_stable_and_uniform():
-    config = small(seed=3)
-    drawn = np.array([orbit_elevation_deg(config, f"object{i}", 0) for i in range(2000)])
-    assert drawn.min() >= -10
-    assert drawn.max() < 40
-    # U[-10, 40]: mean 15, standard deviation 50 / sqrt(12) = 14.43
-    assert abs(drawn.mean() - 15) < 1
-    assert abs(drawn.std() - 14.43) < 0.5
-    assert drawn[7] == orbit_elevation_deg(small(seed=3), "object7", 0)
-    assert drawn[7] != orbit_elevation_deg(config, "object7", 1)
-    assert drawn[7] != orbit_elevation_deg(small(seed=4), "object7", 0)
-    assert orbit_elevation_deg(small(elevation_deg=20), "object7", 0) == 20
+def failures(output, name="failures.jsonl"):
+    return [json.loads(line) for line in (output / name).read_text().splitlines()]
 
 
 def test_folder_format_is_views_and_depth(boxes, tmp_path):
     output = tmp_path / "orbits"
     summary = render_orbits(boxes / "a.glb", output, small(format="folder", elevation_deg=0))
-    assert (summary.num_rendered, summary.num_failed) == (1, 0)
+    assert (summary.num_rendered, summary.num_failed, summary.num_views) == (1, 0, 4)
+    assert summary.num_bytes == sum(path.stat().st_size for path in (output / "a").iterdir())
     views = Views.load(output / "a")
     assert len(views) == 4
     assert torch.allclose(views.cameras.azimuth_deg, torch.tensor([0.0, 90, 180, 270]), atol=1e-3)
@@ -93,6 +62,9 @@ def test_folder_format_is_views_and_depth(boxes, tmp_path):
     depth = load_depth(output / "a" / "000-depth.png")
     assert depth.shape == (RESOLUTION, RESOLUTION)
     assert (depth - (ORBIT_DISTANCE - 0.5)).abs().max() < 1e-3
+    assert sorted(path.name for path in output.iterdir()) == [
+        *("a", "failures.jsonl", "report.json", "settings.json")
+    ]
 
 
 def test_empty_pixels_are_white_and_without_depth(tmp_path):
@@ -108,11 +80,9 @@ def test_empty_pixels_are_white_and_without_depth(tmp_path):
 def test_shards_are_readable_with_plain_webdataset(boxes, tmp_path):
     output = tmp_path / "orbits"
     render_orbits(boxes, output, small(objects_per_shard=2))
-    shards = sorted(output.glob("*.tar"))
-    assert [shard.name for shard in shards] == ["orbits-000000.tar", "orbits-000001.tar"]
-    samples = list(webdataset.WebDataset([str(s) for s in shards], shardshuffle=False))
-    assert {sample["__key__"] for sample in samples} == {"a", "b", "kit_1_0__c_d"}
-    for sample in samples:
+    samples = read_samples(output)
+    assert set(samples) == {"a", "b", "kit_1_0__c_d"}
+    for sample in samples.values():
         content = json.loads(sample["json"])
         assert len(content["frames"]) == 4
         assert -10 <= content["elevation_deg"] <= 40
@@ -122,26 +92,90 @@ def test_shards_are_readable_with_plain_webdataset(boxes, tmp_path):
             image = Image.open(io.BytesIO(sample[f"{i:03d}.png"]))
             assert (image.mode, image.size) == ("RGBA", (RESOLUTION, RESOLUTION))
             assert Image.open(io.BytesIO(sample[f"{i:03d}.depth.png"])).mode == "I;16"
-    index = json.loads((output / "index.json").read_text())
-    assert index["num_orbits"] == 3
-    assert [shard["num_orbits"] for shard in index["shards"]] == [2, 1]
-    assert index["num_bytes"] == sum(shard.stat().st_size for shard in shards)
     report = json.loads((output / "report.json").read_text())
     assert report["steps"]["render"]["num_rendered"] == 3
+    assert report["steps"]["render"]["views_per_second"] > 0
 
 
-def test_shard_size_is_bounded(boxes, tmp_path):
-    render_orbits(boxes, tmp_path / "o", small(max_shard_bytes=1))
-    assert len(list((tmp_path / "o").glob("*.tar"))) == 3
+def test_webp_normals_and_eight_bit_depth(boxes, tmp_path):
+    """The same orbit in both image formats; a cube's normals are its axes."""
+    look = {"elevation_deg": 0, "save_normals": True}
+    render_orbits(boxes / "a.glb", tmp_path / "png", small(**look))
+    config = small(image_format="webp", depth_bits=8, **look)
+    render_orbits(boxes / "a.glb", tmp_path / "webp", config)
+    (png,) = read_samples(tmp_path / "png").values()
+    (webp,) = read_samples(tmp_path / "webp").values()
+    assert json.loads(webp["json"])["frames"][3]["file"] == "003.webp"
+    for i in range(4):
+        theirs = np.asarray(Image.open(io.BytesIO(png[f"{i:03d}.png"])))
+        ours = Image.open(io.BytesIO(webp[f"{i:03d}.webp"]))
+        assert np.array_equal(np.asarray(ours.convert("RGBA")), theirs)
+    deep = np.asarray(Image.open(io.BytesIO(png["000.depth.png"])))
+    flat = np.asarray(Image.open(io.BytesIO(webp["000.depth.png"])))
+    # The front face is 1.5 - 0.5 away: (1.0 - 0.6) / 1.8 of the range.
+    assert (deep[16, 16], flat[16, 16]) == (round(0.4 / 1.8 * 65535), round(0.4 / 1.8 * 255))
+    normals = np.asarray(Image.open(io.BytesIO(webp["000.normal.png"]))).astype(int)
+    assert abs(normals[16, 16] - [255, 128, 128]).max() <= 1  # towards the camera at +x
+    render_orbits(boxes / "a.glb", tmp_path / "far", replace(config, distance=4.0, depth_bits=0))
+    (far,) = read_samples(tmp_path / "far").values()
+    assert "000.depth.png" not in far
+    corner = np.asarray(Image.open(io.BytesIO(far["000.normal.png"])))[0, 0]
+    assert corner.tolist() == [128, 128, 128]
 
 
-def test_a_bad_object_is_recorded_and_the_rest_is_rendered(boxes, tmp_path):
+def test_official_format(boxes, tmp_path):
+    elevations = [-10, 0, 30]
+    config = small(format="official", elevation_deg=elevations, depth_bits=0)
+    assert render_orbits(boxes, tmp_path / "o", config).num_rendered == 3
+    assert len(list((tmp_path / "o" / "a").iterdir())) == 12
+    render_orbits(boxes / "a.glb", tmp_path / "one", small(format="folder", elevation_deg=30))
+    ours = np.asarray(Image.open(tmp_path / "one" / "a" / "001.png"), np.float32)
+    theirs = np.asarray(Image.open(tmp_path / "o" / "a" / "009.png"), np.float32)  # 2 * 4 + 1
+    assert np.array_equal(ours[..., 3], theirs[..., 3])
+    soft = (ours[..., 3] > 0) & (ours[..., 3] < 255)
+    assert soft.sum() > 5
+    # Theirs is the box's grey alone, also at the edge, and becomes ours over white.
+    assert theirs[soft][:, :3].std(axis=0).max() < 6 < ours[soft][:, :3].std(axis=0).min()
+    alpha = theirs[..., 3:] / 255
+    assert np.abs(theirs[..., :3] * alpha + 255 * (1 - alpha) - ours[..., :3]).max() <= 1
+    assert render_orbits(boxes, tmp_path / "o", config).num_skipped == 3
+
+
+def test_failures_are_recorded_and_tried_again(boxes, tmp_path):
+    output = tmp_path / "o"
     (boxes / "broken.glb").write_bytes(b"not a mesh")
-    summary = render_orbits(boxes, tmp_path / "o", small())
-    assert (summary.num_objects, summary.num_rendered, summary.num_failed) == (4, 3, 1)
-    lines = (tmp_path / "o" / "failures.jsonl").read_text().splitlines()
-    assert [json.loads(line)["object"] for line in lines] == [str(boxes / "broken.glb")]
-    assert json.loads(lines[0])["reason"]
+    (boxes / "empty.obj").write_text("v 0 0 0\n")
+    summary = render_orbits(boxes, output, small())
+    assert (summary.num_objects, summary.num_rendered, summary.num_failed) == (5, 3, 2)
+    assert summary.failures == {"bad input": 2}
+    entries = {entry["uid"]: entry for entry in failures(output)}
+    assert set(entries) == {"broken", "empty"}
+    assert entries["broken"]["object"] == str(boxes / "broken.glb")
+    assert entries["broken"]["reason"]
+    assert entries["broken"]["seconds"] >= 0
+    summary = render_orbits(boxes, output, small(retry_failures=False))
+    assert (summary.num_skipped, summary.num_rendered, summary.num_failed) == (3, 0, 2)
+    trimesh.creation.box().export(boxes / "broken.glb")
+    summary = render_orbits(boxes, output, small())
+    assert (summary.num_skipped, summary.num_rendered, summary.num_failed) == (3, 1, 1)
+    assert [entry["uid"] for entry in failures(output)] == ["empty"]
+
+
+def test_failure_log_survives_a_kill(tmp_path):
+    path = tmp_path / "failures.jsonl"
+    log = FailureLog(path)
+    log.add("a", "a.glb", "too slow", "time limit", 3.0)
+    log.add("b", "b.glb", "broken", "bad input", 0.1)
+    path.write_text(path.read_text() + '{"object": "c.glb", "uid": "c", "rea')
+    log = FailureLog(path)
+    assert list(log.entries) == ["a", "b"]
+    log.add("a", "a.glb", "too large", "memory limit", 2.0)
+    log.remove("b")
+    log.add("c", "c.glb", "broken", "bad input", 0.1)
+    assert [(e["uid"], e["reason"]) for e in failures(tmp_path)] == [
+        ("a", "too large"),
+        ("c", "broken"),
+    ]
 
 
 def test_nothing_rendered_is_an_error(tmp_path):
@@ -151,7 +185,7 @@ def test_nothing_rendered_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["folder", "shards"])
-def test_an_interrupted_run_keeps_what_was_finished_and_resumes(boxes, tmp_path, monkeypatch, form):
+def test_an_interrupted_run_is_finished_by_the_same_call(boxes, tmp_path, monkeypatch, form):
     output, config = tmp_path / "o", small(format=form)
     real, done = orbits.render_object, []
 
@@ -166,32 +200,58 @@ def test_an_interrupted_run_keeps_what_was_finished_and_resumes(boxes, tmp_path,
         render_orbits(boxes, output, config)
     assert not list(output.glob(".*"))
     monkeypatch.setattr(orbits, "render_object", real)
-    with pytest.raises(InputError, match="resume=true"):
-        render_orbits(boxes, output, config)
-    with pytest.raises(InputError, match="num_views=4"):
-        render_orbits(boxes, output, small(format=form, resume=True, num_views=5))
-    summary = render_orbits(boxes, output, small(format=form, resume=True))
+    with pytest.raises(InputError, match="num_views=4, not 5"):
+        render_orbits(boxes, output, small(format=form, num_views=5))
+    with pytest.raises(InputError, match="num_parts=1, not 2"):
+        render_orbits(boxes, output, small(format=form, shard="0/2"))
+    summary = render_orbits(boxes, output, config)
     assert (summary.num_skipped, summary.num_rendered) == (2, 1)
     if form == "shards":
-        stored = [uids_in(shard) for shard in sorted(output.glob("*.tar"))]
-        assert [len(uids) for uids in stored] == [2, 1]
-        assert set.union(*stored) == set(find_objects(boxes))
-    again = render_orbits(boxes, output, small(format=form, resume=True))
+        assert set(read_samples(output)) == {"a", "b", "kit_1_0__c_d"}
+        assert len(list(output.glob("*.tar"))) == 2
+    again = render_orbits(boxes, output, config)
     assert (again.num_skipped, again.num_rendered) == (3, 0)
 
 
-def test_a_killed_run_loses_the_open_shard_only(boxes, tmp_path):
+def test_a_folder_in_use_or_of_something_else_is_refused(boxes, tmp_path):
     output = tmp_path / "o"
-    render_orbits(boxes, output, small(objects_per_shard=1))
-    kept = sorted(output.glob("*.tar"))[:2]
-    for shard in sorted(output.glob("*.tar"))[2:]:  # as a kill leaves it: half a tar, stale index
-        shard.rename(output / f".{shard.name}.part")
-    (output / "index.json").unlink()
-    writer = ShardWriter(output, 1, 10**9)
-    assert writer.finished == set.union(*map(uids_in, kept))
-    summary = render_orbits(boxes, output, small(objects_per_shard=1, resume=True))
-    assert (summary.num_skipped, summary.num_rendered) == (2, 1)
-    assert not list(output.glob(".*"))
+    output.mkdir()
+    with locked(output / ".run.lock"), pytest.raises(InputError, match="another run writes to"):
+        render_orbits(boxes, output, small())
+    assert not list(output.iterdir())
+    (output / "mine.tar").write_text("precious")
+    with pytest.raises(InputError, match="holds data of something else"):
+        render_orbits(boxes, output, small())
+    assert [path.name for path in output.iterdir()] == ["mine.tar"]
+
+
+def test_a_full_disk_is_one_line(boxes, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hi3d.rendering.orbit_shards.os.pwrite", full)
+    with pytest.raises(InputError, match=r"no space left for .*run the same command again"):
+        render_orbits(boxes, tmp_path / "o", small())
+    monkeypatch.undo()
+    assert render_orbits(boxes, tmp_path / "o", small()).num_rendered == 3
+
+
+def test_parts_make_one_whole(boxes, tmp_path):
+    for i in range(6):
+        trimesh.creation.box().export(boxes / f"more{i}.glb")
+    counts = []
+    for part in range(3):
+        config = small(shard=f"{part}/3")
+        counts.append(render_orbits(boxes, tmp_path / "o", config).num_rendered)
+    assert sum(counts) == 9
+    render_orbits(boxes, tmp_path / "whole", small())
+    parts, whole = read_samples(tmp_path / "o"), read_samples(tmp_path / "whole")
+    assert set(parts) == set(whole)
+    for uid, sample in whole.items():
+        for name in set(sample) - {"__url__", "__local_path__"}:
+            assert parts[uid][name] == sample[name]
+    index = json.loads((tmp_path / "o" / "index.json").read_text())
+    assert (index["num_orbits"], index["complete"]) == (9, True)
 
 
 def test_orbits_do_not_depend_on_the_collection(boxes, tmp_path):
@@ -210,47 +270,16 @@ def test_worker_processes_give_the_same_orbits(boxes, tmp_path):
     render_orbits(boxes, tmp_path / "here", small(format="folder"))
     render_orbits(boxes, tmp_path / "there", small(format="folder", num_workers=1))
     for path in (tmp_path / "here").glob("*/*"):
-        assert (
-            path.read_bytes()
-            == (tmp_path / "there" / path.relative_to(tmp_path / "here")).read_bytes()
-        )
+        there = tmp_path / "there" / path.relative_to(tmp_path / "here")
+        assert path.read_bytes() == there.read_bytes()
 
 
-def test_a_dead_worker_and_a_slow_one_cost_only_their_jobs():
-    # exec is a builtin, so the spawned process has little to import.
-    jobs = ["1 + 1", "import os; os._exit(3)", "import time; time.sleep(60)", "1 / 0", "2"]
-    outcomes = {outcome.job: outcome.failure for outcome in run_jobs(exec, jobs, 1, timeout_s=1.5)}
-    assert outcomes == {
-        jobs[0]: None,
-        jobs[1]: "its process ended with exit code 3",
-        jobs[2]: "took longer than 1.5 s",
-        jobs[3]: "ZeroDivisionError: division by zero",
-        jobs[4]: None,
-    }
+def test_ray_is_optional(boxes, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    with pytest.raises(InputError, match=r"pip install 'hi3d\[ray\]'"):
+        render_orbits(boxes, tmp_path / "o", small(executor="ray", num_workers=None))
 
 
-def test_config_checks(tmp_path):
-    for changes in (
-        {"format": "zip"},
-        {"elevation_deg": "high"},
-        {"elevation_deg": 90},
-        {"elevation_deg": 20, "orbits_per_object": 2},
-        {"num_views": 0},
-        {"distance": 3.0},
-    ):
-        with pytest.raises(InputError):
-            OrbitRenderConfig(**changes)
+def test_no_objects(tmp_path):
     with pytest.raises(InputError, match="no object"):
         render_orbits(tmp_path / "absent.glb", tmp_path / "o", small())
-    with pytest.raises(InputError, match="holds no object"):
-        find_objects(tmp_path)
-
-
-def test_config_from_the_command_line(request):
-    yaml = request.config.rootpath / "configs" / "render_orbits.yaml"
-    config = load_config(OrbitRenderConfig, yaml, ["elevation_deg=20", "distance=1.5"])
-    assert (config.elevation_deg, config.resolution, config.fov_deg) == (20, 512, FOV_DEG)
-    assert load_config(OrbitRenderConfig, yaml).elevation_deg == "random"
-    assert load_config(OrbitRenderConfig, yaml, ["elevation_deg=-7.5"]).elevation_deg == -7.5
-    with pytest.raises(InputError, match="elevation_deg=high"):
-        load_config(OrbitRenderConfig, yaml, ["elevation_deg=high"])

@@ -78,7 +78,8 @@ def test_half_covered_pixels_are_half_white(backend):
     torch.testing.assert_close(
         rendered.alpha[0, 0, 3:9, 6], torch.full((6,), 0.5), atol=4e-3, rtol=0
     )
-    torch.testing.assert_close(rendered.rgb[0], (1 - rendered.alpha[0]).expand(3, 12, 16))
+    over_white = (1 - rendered.alpha[0]).expand(3, 12, 16)  # both are rounded to 8 bits
+    torch.testing.assert_close(rendered.rgb[0], over_white, atol=4e-3, rtol=0)
 
 
 @backends
@@ -187,7 +188,7 @@ def test_backends_agree():
     )
     cameras = orbit_cameras(25.0, 96, num_views=4)
     gl, rays = (render_views(RenderObject(parts), cameras, b) for b in ("moderngl", "embreex"))
-    a, b = gl.alpha > 0.5, rays.alpha > 0.5
+    a, b = gl.alpha > 0.51, rays.alpha > 0.51  # 2 of 4 rays are no majority, and round to 0.502
     assert (a & b).sum() / (a | b).sum() > 0.99
     assert (gl.alpha - rays.alpha).abs().mean() < 5e-3
     both = (gl.depth > 0) & (rays.depth > 0)
@@ -222,7 +223,7 @@ def test_gl_memory_is_released_within_its_context(monkeypatch):
     texture = np.full((4, 4, 4), 255, np.uint8)
     render_object = RenderObject((quad((-1, 1), (-1, 1), 2.0, RED, texture=texture),))
     render_views(render_object, camera(), "moderngl")
-    # 1 colour texture, 2 buffers, 3 framebuffers, 4 renderbuffers (the depth texture: 1 Texture).
+    # 1 colour texture, 1 of samples, 2 buffers, 3 framebuffers, 4 renderbuffers.
     assert len(made) == 11
     assert not any(released_outside)
     assert all(isinstance(resource.mglo, moderngl.InvalidObject) for resource in made)

@@ -5,9 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from hi3d.data.orbit_dataset import OrbitDataset
+from hi3d.diffusion.conditioning import decode_orbit, repeat_around, scaled_latents
+from hi3d.diffusion.orbit_predictor import predict_orbit
 from hi3d.errors import InputError
+from hi3d.training.augmentation import mirror_orbit
 from hi3d.training.experiment import load_experiment
-from hi3d.training.losses import loss_contrastive, loss_gradient, loss_l1, relative_weights
+from hi3d.training.losses import (
+    loss_contrastive,
+    loss_decibel,
+    loss_gradient,
+    loss_l1,
+    relative_weights,
+)
 from hi3d.training.module import learning_rate_factor
 from hi3d.training.small_networks import disparity_target
 from hi3d.training.trainer import build_module, train
@@ -22,6 +32,7 @@ DEBUG = [
     "data.resolution=16",
     "data.batch_size=2",
     "data.num_workers=0",
+    "data.streaming=false",
     "trainer.max_steps=2",
     "trainer.val_every=2",
     "trainer.checkpoint_every=1",
@@ -52,12 +63,16 @@ def debug_experiment(config: str, orbits: Path, models: Path, output: Path, *mor
             overrides.append(f"init_from={models / 'svd'}")
         else:
             overrides += [f"{part}={models / 'stage1'}" for part in ("vae", "image_encoder")]
-            overrides.append(f"elevation_estimator={models / 'stage1'}")
+            parts = ("elevation_estimator", "orbit_predictor")
+            overrides += [f"{part}={models / 'stage1'}" for part in parts if task == "stage1"]
             overrides += SMALL_UNET
     if task == "stage2":
         overrides.append(f"depth_estimator={models / 'stage2'}")
         if load_experiment(path).stage1 is not None:
             overrides += [f"stage1={models / 'stage1'}", "stage1_resolution=8"]
+    if task == "orbit_predictor":
+        overrides += [f"vae={models / 'stage1'}", "orbit_predictor.hidden_size=8"]
+        overrides += ["orbit_predictor.rank=4"]
     if task == "vae":
         overrides += ["vae.crop=8", "vae.patch_size=4"]
     if task == "elevation":
@@ -133,6 +148,42 @@ def test_losses_in_closed_form():
     # Orthogonal pairs at temperature 1: -log(e / (e + 1)).
     expected = torch.log1p(torch.exp(torch.tensor(-1.0))).item()
     assert loss_contrastive(torch.eye(2), torch.eye(2), 1.0).item() == pytest.approx(expected)
+
+
+def test_loss_decibel():
+    errors = torch.tensor([0.0, 0.009, 0.099])
+    # 10 log10 of 0.001, 0.01 and 0.1: the mean is -20 dB.
+    assert loss_decibel(errors, 0.001).item() == pytest.approx(-20.0, abs=1e-4)
+
+
+def test_orbit_predictor_is_taught_what_predict_orbit_adds(orbits, tiny_models, tmp_path):
+    module = build_module(
+        debug_experiment("nano/orbit_predictor.yaml", orbits, tiny_models, tmp_path / "run")
+    )
+    rgb = OrbitDataset(orbits, 16)[3]["rgb"][None]
+    vae, seen = module.frozen["vae"], []
+
+    class Teacher(torch.nn.Module):
+        config = module.network.config
+        dtype = torch.float32
+
+        def forward(self, latents: torch.Tensor, elevation_deg: torch.Tensor) -> torch.Tensor:
+            orbit = mirror_orbit(rgb[0])[None] if seen else rgb
+            seen.append(latents)
+            expected, difference = module.pairs(orbit)
+            torch.testing.assert_close(latents, expected)
+            return difference
+
+    with torch.no_grad():
+        orbit = predict_orbit(vae, Teacher(), rgb[:, 0], torch.tensor([30.0]))
+        near, base = rgb[:, 1:9], repeat_around(rgb[:, 0], 16)[:, 1:9]
+        difference = scaled_latents(vae, near) - scaled_latents(vae, base)
+        expected = decode_orbit(vae, difference, base)
+        mirrored = scaled_latents(vae, rgb[:, :1].flip(-1))[:, 0]
+    torch.testing.assert_close(orbit[:, 0], rgb[:, 0])
+    torch.testing.assert_close(orbit[:, 1:8], expected[:, :7])
+    assert len(seen) == 2
+    torch.testing.assert_close(seen[1], mirrored)
 
 
 def test_relative_weights():

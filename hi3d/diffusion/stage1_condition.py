@@ -1,0 +1,62 @@
+"""The condition of stage 1, built alike by its training, its pipeline and stage 2's training."""
+
+import torch
+from torch import Tensor
+from transformers import CLIPVisionModelWithProjection
+
+from hi3d.diffusion.conditioning import (
+    VAE,
+    augment_with_noise,
+    encode_condition,
+    encode_image,
+    repeat_around,
+    vector_condition,
+)
+from hi3d.diffusion.orbit_predictor import OrbitPredictor, predict_orbit
+from hi3d.diffusion.sampling import OrbitCondition
+
+
+def stage1_condition(
+    vae: VAE,
+    image_encoder: CLIPVisionModelWithProjection,
+    reference: Tensor,  # [B, 3, H, W]
+    elevation_deg: Tensor,  # [B]
+    noise_aug_strength: Tensor,  # [B]
+    num_frames: int,
+    residual: bool = False,
+    orbit_predictor: OrbitPredictor | None = None,
+    generator: torch.Generator | None = None,
+) -> OrbitCondition:
+    """Image latents, image embedding and vector condition (paper, Section 4.2).
+
+    Args:
+        vae: encodes the reference image.
+        image_encoder: embeds it.
+        reference: [B, 3, H, W] in [0, 1], at the UNet's resolution.
+        elevation_deg: [B].
+        noise_aug_strength: [B], see `augment_with_noise`.
+        num_frames: T.
+        residual: the difference to a video is diffused, and that video's latents are the condition:
+            the prediction of `orbit_predictor`, or else the reference image, mirrored behind the
+            object.
+        orbit_predictor: with `residual` only.
+        generator: CPU generator of the noise augmentation.
+
+    Returns:
+        The condition, with `base` if `residual`.
+    """
+    video, base = reference[:, None], None
+    if residual:
+        base = (
+            repeat_around(reference, num_frames)
+            if orbit_predictor is None
+            else predict_orbit(vae, orbit_predictor, reference, elevation_deg)
+        )
+        video = base
+    latents = encode_condition(vae, augment_with_noise(video, noise_aug_strength, generator))
+    return OrbitCondition(
+        latents.expand(-1, num_frames, -1, -1, -1),
+        encode_image(image_encoder, reference),
+        vector_condition(elevation_deg.float(), noise_aug_strength.to(elevation_deg)),
+        base,
+    )

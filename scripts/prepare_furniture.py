@@ -1,0 +1,28 @@
+"""Extract the open furniture of the Debian package sweethome3d-furniture as OBJ objects."""
+
+from pathlib import Path
+
+from hi3d.command_line import make_parser, parse_arguments, run
+from hi3d.config import load_config
+from hi3d.rendering.furniture import FurnitureConfig, prepare_furniture
+
+
+def main() -> None:
+    parser = make_parser(
+        __doc__, "python scripts/prepare_furniture.py --output data/furniture cc0_only=true"
+    )
+    parser.add_argument(
+        "catalogues",
+        metavar="FILE.sh3f",
+        type=Path,
+        nargs="*",
+        help="default: those of the installed package",
+    )
+    parser.add_argument("--output", metavar="DIR", type=Path, required=True)
+    arguments = parse_arguments(parser)
+    config = load_config(FurnitureConfig, arguments.config, arguments.overrides)
+    prepare_furniture(arguments.output, config, arguments.catalogues)
+
+
+if __name__ == "__main__":
+    run(main)
