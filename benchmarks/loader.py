@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from rich.table import Table
 
 from hi3d.cameras import orbit_cameras
 from hi3d.data.epoch_order import Share
@@ -32,7 +31,7 @@ from hi3d.data.orbit_decoding import OrbitReading, resize_depth, resize_rgba
 from hi3d.data.orbit_loader import OrbitLoader
 from hi3d.data.orbit_stream import OrbitStream
 from hi3d.files import write_json
-from hi3d.progress import console, track
+from hi3d.progress import track
 from hi3d.rendering.objects import load_object
 from hi3d.rendering.png import encode_png
 from hi3d.rendering.rasterizer import render_views
@@ -194,20 +193,20 @@ def rate(root: Path, resolution: int, format: Format, repeats: int) -> float:
 def show(rows: list[dict], views: int) -> None:
     for resolution, need in NEED.items():
         stage, steps, size = (1, 80_000, 16) if resolution == 512 else (2, 20_000, 8)
-        console.print(
+        print(
             f"stage {stage} of the paper, 8 A100: {steps} steps x {size} orbits / 3 days = "
             f"{need:.2f} orbits/s"
         )
-    table = Table(title=f"orbits of {views} views, per core")
-    for column in (
+    columns = (
         *("format", "MB 1024²", "MB 512²", "encode s"),
-        *("orbits/s 1024²", "cores", "orbits/s 1024² to 512²", "cores", "orbits/s 512²", "cores"),
+        *("orbits/s 1024²", "cores", "1024² to 512²", "cores", "512²", "cores"),
         "1024² vs baseline",
-    ):
-        table.add_column(column, justify="left" if column == "format" else "right")
+    )
+    print(f"\norbits of {views} views, per core")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for row in rows:
         cells = [row["format"], f"{row['mb_1024']:.2f}", f"{row['mb_512']:.2f}"]
-        cells.append(f"{row['encode_s']:.1f}")
+        cells.append(f"{row['encode_s']:.2f}")
         for key, need in (
             ("orbits_per_s_1024", NEED[1024]),
             ("orbits_per_s_1024_to_512", NEED[512]),
@@ -215,8 +214,7 @@ def show(rows: list[dict], views: int) -> None:
         ):
             cells += [f"{row[key]:.1f}", f"{need / row[key]:.2f}"]
         ratio = row["orbits_per_s_1024"] / rows[0]["orbits_per_s_1024"]
-        table.add_row(*cells, f"{ratio:.2f}x")
-    console.print(table)
+        print(f"| {' | '.join([*cells, f'{ratio:.2f}x'])} |")
 
 
 if __name__ == "__main__":

@@ -1,93 +1,226 @@
-"""Views to mesh against the visual hull of the same views.
+"""Views to mesh against the visual hull and against what the same views can give at best.
 
-    python benchmarks/reconstruction.py OBJECT [OBJECT ...] --output DIR [key=value ...]
+    python benchmarks/reconstruction.py OBJECTS --output DIR [--only NAME ...] [key=value ...]
 
-Renders 16 views of each object at elevation 20, reconstructs them (splats, 16 interpolated views,
-NeuS, texture), and scores the mesh and the visual hull against the object: Chamfer distance on
-100,000 points, volume IoU at 64^3 over [-1, 1]^3, and the PSNR of the re-rendered textured mesh at
-16 unseen views between the given ones. Prints a table and the ratio of the Chamfer distances.
+OBJECTS is a folder of GLB files; those in reconstruction_objects.yaml are used. For each, 16 views
+at elevation 20 are rendered and reconstructed, and 8 views between them are kept for testing.
+Beside our mesh stand the visual hull of the views and the ceiling: fusion of the true depth, closed
+by the same rule. Every object has its own process; a run that was stopped goes on where it was.
+Writes `results.json`, `results.md` and per object a sheet of pictures. Objects with cavities, which
+no orbit sees well, are averaged apart.
 """
 
-import time
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
+from PIL import Image, ImageDraw
+from torch import Tensor
 
-from hi3d.cameras import between_views, orbit_cameras
+from hi3d.cameras import Cameras, between_views, cameras_at, orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import config_to_dict, load_config
-from hi3d.evaluation.mesh_metrics import score_mesh
-from hi3d.evaluation.tables import mean_over_objects, write_results
+from hi3d.errors import InputError
+from hi3d.evaluation.mesh_metrics import chamfer_distance, inside_grid, seen_chamfer_distance
+from hi3d.evaluation.tables import Results, markdown_table, mean_over_objects
 from hi3d.evaluation.view_metrics import psnr
-from hi3d.pipelines.pictures import render_mesh
+from hi3d.files import atomic_path, write_json
+from hi3d.pipelines.pictures import render_mesh, to_pixels
 from hi3d.pipelines.run_folder import RunFolder
 from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, reconstruct_mesh
 from hi3d.progress import console
+from hi3d.reconstruction.gaussian_splats import GaussianSplats
 from hi3d.reconstruction.meshing import extract_mesh
 from hi3d.reconstruction.neus.fields import GridField
-from hi3d.reconstruction.splats import fit_splats, render_between_views
+from hi3d.reconstruction.splats import render_between_views
+from hi3d.reconstruction.tsdf import TsdfConfig, fuse_depth
 from hi3d.reconstruction.visual_hull import hull_sdf
-from hi3d.rendering.objects import load_object
+from hi3d.rendering.objects import load_object, surface_mesh_to_object
 from hi3d.rendering.rasterizer import render_views
 from hi3d.surface_mesh import SurfaceMesh
 
 ELEVATION_DEG = 20.0
-RESOLUTION = 128
+NUM_UNSEEN = 8
+OBJECT_LIST = Path(__file__).with_name("reconstruction_objects.yaml")
+GRIDS = {"IoU64": (64, 1.0), "IoU128": (128, 0.55)}
+"""Cells a side and half extent of the volume grids."""
+SEEN_RESOLUTION = 256  # of the orbit whose pixels give the points for the seen Chamfer distance
+SHEET_CELL = 256
+SHEET_AZIMUTHS_DEG, SHEET_ELEVATIONS_DEG = (30.0, 150.0, 270.0), (20.0, 45.0, -30.0)
 
 
-def ground_truth(path: str) -> SurfaceMesh:
+@dataclass
+class BenchmarkConfig(MeshReconstructionConfig):
+    """Settings of the reconstruction, and of the benchmark around it."""
+
+    resolution: int = 256
+    """Side of the rendered views in pixels."""
+    seed: int = 0
+    ceiling: TsdfConfig = field(default_factory=lambda: TsdfConfig(192, min_free_views=1))
+    """Fusion of the true depth."""
+
+
+def ground_truth(path: Path) -> SurfaceMesh:
     """The normalised object as one mesh, without colours."""
     vertices, faces, count = [], [], 0
     for part in load_object(path).parts:
         vertices.append(torch.as_tensor(part.vertices, dtype=torch.float32))
         faces.append(torch.as_tensor(part.faces, dtype=torch.int64) + count)
         count += len(part.vertices)
-    return SurfaceMesh(torch.cat(vertices), torch.cat(faces), torch.zeros(count, 3))
+    return SurfaceMesh(torch.cat(vertices), torch.cat(faces), torch.full((count, 3), 0.8))
+
+
+def measure(path: Path, output: Path, config: BenchmarkConfig) -> dict[str, float]:
+    """Reconstruct one object and score the result; writes `output/sheet.png`."""
+    cameras = orbit_cameras(ELEVATION_DEG, config.resolution)
+    unseen = between_views(cameras, NUM_UNSEEN)
+    object = load_object(path)
+    rendered = render_views(object, cameras)
+    views, truth = rendered.views, ground_truth(path)
+    unseen_rgb = render_views(object, unseen).rgb
+
+    run_folder = RunFolder(output, {"object": path.stem}, config_to_dict(config), config.seed, True)
+    mesh = reconstruct_mesh(views, run_folder, config, config.seed)
+    ceiling = extract_mesh(
+        fuse_depth(views, rendered.depth, config.ceiling), config.meshing, cameras
+    )
+    sdf = hull_sdf(views, 128, config.neus.half_extent)
+    hull_field = GridField(sdf, torch.zeros(*sdf.shape, 3), config.neus.half_extent)
+    # Without the closing rule: the plain baseline, with its cone below.
+    hull = extract_mesh(hull_field, replace(config.meshing, flatten_unseen_side=False))
+
+    scores: dict[str, float] = {}
+    inside = {name: inside_grid(truth, *grid) for name, grid in GRIDS.items()}
+    seen_cameras = cameras.resized(SEEN_RESOLUTION, SEEN_RESOLUTION)
+    for label, candidate in (("", mesh), ("ceiling ", ceiling), ("hull ", hull)):
+        scores[f"{label}Chamfer"] = chamfer_distance(candidate, truth)
+        scores[f"{label}seen Chamfer"] = seen_chamfer_distance(candidate, truth, seen_cameras)
+        for name, grid in GRIDS.items():
+            scores[f"{label}{name}"] = iou(inside_grid(candidate, *grid), inside[name])
+    splats = GaussianSplats.load_ply(output / "splats.ply")
+    splat_views = render_between_views(splats, cameras, NUM_UNSEEN)
+    scores["splats PSNR"] = psnr(splat_views.rgb, unseen_rgb).mean().item()
+    scores["mesh PSNR"] = psnr(render_mesh(mesh, unseen).rgb, unseen_rgb).mean().item()
+    for step, facts in run_folder.report.content["steps"].items():
+        for fact in ("seconds", "cpu_seconds", "peak_memory_gb"):
+            if fact in facts:
+                scores[f"{step} {fact}"] = facts[fact]
+    for fact in ("seconds", "cpu_seconds"):
+        scores[fact] = sum(v for k, v in scores.items() if k.endswith(f" {fact}"))
+    write_sheet(output / "sheet.png", path, truth, mesh, ceiling)
+    return scores
+
+
+def iou(first: Tensor, second: Tensor) -> float:
+    """Intersection over union of two boolean grids; NaN where both are empty."""
+    union = int((first | second).sum())
+    return int((first & second).sum()) / union if union else float("nan")
+
+
+def write_sheet(
+    path: Path, source: Path, truth: SurfaceMesh, mesh: SurfaceMesh, ceiling: SurfaceMesh
+) -> None:
+    """Ground truth, ours and ceiling from three sides: from the orbit, above and below."""
+    cameras = cameras_at(
+        torch.tensor(SHEET_AZIMUTHS_DEG), torch.tensor(SHEET_ELEVATIONS_DEG), SHEET_CELL
+    )
+    columns = {
+        "ground truth": render_views(load_object(source), cameras).rgb,
+        "ours": render_mesh(mesh, cameras).rgb,
+        "ground truth, shape": shape_pictures(truth, cameras),
+        "ours, shape": shape_pictures(mesh, cameras),
+        "ceiling, shape": shape_pictures(ceiling, cameras),
+    }
+    sheet = Image.new("RGB", (SHEET_CELL * len(columns), SHEET_CELL * len(cameras) + 16), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, (label, pictures) in enumerate(columns.items()):
+        draw.text((column * SHEET_CELL + 4, 2), label, fill="black")
+        for row, pixels in enumerate(to_pixels(pictures)):
+            sheet.paste(Image.fromarray(pixels), (column * SHEET_CELL, row * SHEET_CELL + 16))
+    with atomic_path(path) as partial:
+        sheet.save(partial)
+
+
+def shape_pictures(mesh: SurfaceMesh, cameras: Cameras) -> Tensor:
+    """The mesh in grey under a lamp. [V, 3, H, W]"""
+    grey = SurfaceMesh(mesh.vertices, mesh.faces, torch.full_like(mesh.vertices, 0.8))
+    return render_views(surface_mesh_to_object(grey), cameras, shading="key").rgb
+
+
+def summarise(output: Path, kinds: dict[str, list[str]]) -> dict[str, Results]:
+    """Read the scores that are there, write the tables, and return the scores by kind."""
+    found: dict[str, Results] = {}
+    for kind, names in kinds.items():
+        paths = {name: output / name / "scores.json" for name in names}
+        rows = {n: json.loads(p.read_text())["scores"] for n, p in paths.items() if p.is_file()}
+        if rows:
+            found[kind] = rows
+    means = {f"mean of {len(rows)} {kind}": mean_over_objects(rows) for kind, rows in found.items()}
+    write_json(output / "results.json", {"objects": found, "means": means})
+    tables = [markdown_table({**rows}, 4) for rows in found.values()]
+    tables.append(markdown_table(means, 4, "mean"))
+    with atomic_path(output / "results.md") as partial:
+        partial.write_text("\n".join(tables))
+    for label, mean in means.items():
+        chamfer, ceiling = mean["Chamfer"], mean["ceiling Chamfer"]
+        console.print(
+            f"{label}: Chamfer {chamfer:.4f} = {chamfer / ceiling:.2f}x the ceiling, hull "
+            f"{mean['hull Chamfer'] / chamfer:.2f}x ours; IoU128 {mean['IoU128']:.3f} = "
+            f"{mean['IoU128'] / mean['ceiling IoU128']:.3f}x the ceiling; splats "
+            f"{mean['splats PSNR']:.1f} dB, mesh {mean['mesh PSNR']:.1f} dB; "
+            f"{mean['cpu_seconds']:.0f} CPU seconds, {mean['seconds']:.0f} s",
+            soft_wrap=True,
+        )
+    return found
 
 
 def main() -> None:
     parser = make_parser(
-        __doc__.split("\n")[0], "benchmarks/reconstruction.py cup.glb --output out"
+        __doc__.split("\n")[0],
+        "benchmarks/reconstruction.py objects --output outputs/reconstruction",
     )
-    parser.add_argument("objects", nargs="+", metavar="OBJECT")
-    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument("objects", type=Path, metavar="OBJECTS", help="folder of GLB files")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these objects of the list")
+    parser.add_argument("--in-process", action="store_true", help="do one object here")
     arguments = parse_arguments(parser)
-    config = load_config(MeshReconstructionConfig, arguments.config, arguments.overrides)
-    results: dict[str, dict[str, float]] = {}
-    for path in arguments.objects:
-        name = Path(path).stem
-        cameras = orbit_cameras(ELEVATION_DEG, RESOLUTION)
-        between = between_views(cameras, 16)
-        views = render_views(load_object(path), cameras).views
-        unseen = render_views(load_object(path), between).views
-        truth = ground_truth(path)
-        output = Path(arguments.output) / name
-        start = time.perf_counter()
-        run_folder = RunFolder(output, {"object": name}, config_to_dict(config), 0, resume=False)
-        mesh = reconstruct_mesh(views, run_folder, config, seed=0)
-        seconds = time.perf_counter() - start
-        sdf = hull_sdf(views, 128, config.neus.half_extent)
-        hull = extract_mesh(
-            GridField(sdf, torch.zeros(*sdf.shape, 3), config.neus.half_extent), config.meshing
-        )
-        ours, baseline = score_mesh(mesh, truth), score_mesh(hull, truth)
-        splats = fit_splats(views, config.splats)
-        splat_views = render_between_views(splats, cameras, 16)
-        results[name] = {
-            "hull Chamfer": baseline.chamfer_distance,
-            "Chamfer": ours.chamfer_distance,
-            "hull IoU": baseline.volume_iou,
-            "IoU": ours.volume_iou,
-            "splats PSNR": psnr(splat_views.rgb, unseen.rgb).mean().item(),
-            "mesh PSNR": psnr(render_mesh(mesh, between).rgb, unseen.rgb).mean().item(),
-            "seconds": seconds,
-        }
-        scores = ", ".join(f"{key} {value:.4f}" for key, value in results[name].items())
-        console.print(f"{name}: {scores}", soft_wrap=True)
-    mean = mean_over_objects(results)
-    ratio = mean["hull Chamfer"] / mean["Chamfer"]
-    console.print(f"Chamfer of the visual hull over ours: {ratio:.2f}x")
-    write_results(Path(arguments.output) / "scores.json", results)
+    config = load_config(BenchmarkConfig, arguments.config, arguments.overrides)
+    kinds = OmegaConf.to_object(OmegaConf.load(OBJECT_LIST))
+    listed = [name for names in kinds.values() for name in names]
+    names = arguments.only or listed
+    for name in names:
+        if not (arguments.objects / f"{name}.glb").is_file():
+            raise InputError(f"no {name}.glb in {arguments.objects}: give the folder of objects")
+    if not set(names) <= set(listed):  # objects of the user's own
+        kinds["others"] = [name for name in names if name not in listed]
+    if arguments.in_process:
+        (name,) = names
+        folder = arguments.output / name
+        scores = measure(arguments.objects / f"{name}.glb", folder, config)
+        write_json(folder / "scores.json", {"config": config_to_dict(config), "scores": scores})
+        return
+    settings = [*(["--config", arguments.config] if arguments.config else []), *arguments.overrides]
+    failed = []
+    for name in names:
+        done = arguments.output / name / "scores.json"
+        if done.is_file():
+            if json.loads(done.read_text())["config"] != json.loads(
+                json.dumps(config_to_dict(config))
+            ):
+                raise InputError(f"{done.parent} has other settings: choose another --output")
+            continue
+        words = [str(arguments.objects), "--output", str(arguments.output), "--only", name]
+        command = [sys.executable, __file__, *words, "--in-process", "--quiet", *settings]
+        if subprocess.run(command).returncode != 0:
+            failed.append(name)
+        summarise(arguments.output, kinds)
+    summarise(arguments.output, kinds)
+    if failed:
+        raise InputError(f"{len(failed)} objects failed ({', '.join(failed)}): see above")
 
 
 if __name__ == "__main__":

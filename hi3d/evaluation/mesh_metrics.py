@@ -9,7 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hi3d.cameras import Cameras
 from hi3d.errors import InputError
+from hi3d.evaluation.enclosed_space import enclosed_cells
+from hi3d.reconstruction.ray_casting import RayCaster
 from hi3d.surface_mesh import SurfaceMesh
 
 
@@ -83,8 +86,54 @@ def chamfer_distance(
         num_samples: points drawn on each surface; their spacing bounds the result from below.
         seed: of the drawing.
     """
-    to_gt, to_pred = _nearest_distances(pred, gt, num_samples, seed)
-    return float(to_gt.mean() + to_pred.mean()) / 2
+    return _chamfer(*_nearest_distances(pred, gt, num_samples, seed))
+
+
+def seen_chamfer_distance(
+    pred: SurfaceMesh,
+    gt: SurfaceMesh,
+    cameras: Cameras,
+    num_samples: int = 100_000,
+    seed: int = 0,
+) -> float:
+    """The Chamfer distance of what cameras see: insides and undersides do not count.
+
+    Args:
+        pred: reconstructed mesh.
+        gt: true mesh.
+        cameras: every pixel gives one point of each mesh, as in SyncDreamer's evaluation.
+        num_samples: at most so many of the points are compared.
+        seed: of the choice.
+
+    Raises:
+        InputError: no camera sees one of the meshes.
+    """
+    pred_points = seen_points(pred, cameras, num_samples, 2 * seed)
+    gt_points = seen_points(gt, cameras, num_samples, 2 * seed + 1)
+    return _chamfer(*_distances_between(pred_points, gt_points))
+
+
+def seen_points(mesh: SurfaceMesh, cameras: Cameras, num_samples: int, seed: int = 0) -> Tensor:
+    """The surface points behind the pixels of all cameras, `num_samples` of them at random.
+
+    Returns:
+        [N, 3] float32, on the CPU; all points where there are fewer.
+
+    Raises:
+        InputError: no camera sees the mesh.
+    """
+    caster, cameras = RayCaster(mesh.vertices, mesh.faces), cameras.to("cpu")
+    points = []
+    for view in range(len(cameras)):
+        origins, directions = (ray.reshape(-1, 3) for ray in cameras.rays(view))
+        distances = caster.distances(origins, directions)
+        hit = distances < torch.inf
+        points.append(origins[hit] + distances[hit, None] * directions[hit])
+    seen = torch.cat(points)
+    if len(seen) == 0:
+        raise InputError("no camera sees the mesh: check that mesh and cameras belong together")
+    chosen = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))
+    return seen[chosen[:num_samples]]
 
 
 def f_score(
@@ -125,7 +174,8 @@ def inside_grid(mesh: SurfaceMesh, resolution: int, half_extent: float) -> Tenso
     """Which cell centres of a grid lie inside a mesh.
 
     A centre is inside where the generalised winding number exceeds a half in size, so meshes with
-    holes have an inside too, and those turned inside out have the same.
+    holes have an inside too, and those turned inside out have the same. Space that the surface
+    shuts in is inside as well: no image can tell a hollow box with its lid closed from a solid one.
 
     Returns:
         [R, R, R] bool, indexed x, y, z.
@@ -133,13 +183,21 @@ def inside_grid(mesh: SurfaceMesh, resolution: int, half_extent: float) -> Tenso
     import igl
 
     axis = ((torch.arange(resolution) + 0.5) / resolution * 2 - 1) * half_extent
-    centres = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
-    winding = igl.fast_winding_number(
-        np.ascontiguousarray(mesh.vertices.detach().cpu().numpy(), np.float64),
-        np.ascontiguousarray(mesh.faces.cpu().numpy(), np.int64),
-        centres.double().numpy(),
-    )
-    return torch.from_numpy(np.abs(winding) > 0.5).reshape((resolution,) * 3)
+    centres = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).double()
+    vertices = mesh.vertices.detach().cpu().double()
+    faces = mesh.faces.cpu().long()
+    # Outside the box around the surface no winding number reaches a half.
+    used = vertices[faces.reshape(-1)]
+    in_box = ((centres >= used.amin(0)) & (centres <= used.amax(0))).all(-1)
+    inside = torch.zeros((resolution,) * 3, dtype=torch.bool)
+    if in_box.any():
+        winding = igl.fast_winding_number(
+            np.ascontiguousarray(vertices.numpy()),
+            np.ascontiguousarray(faces.numpy()),
+            np.ascontiguousarray(centres[in_box].numpy()),
+        )
+        inside[in_box] = torch.from_numpy(np.abs(winding) > 0.5)
+    return inside | enclosed_cells(mesh, resolution, half_extent)
 
 
 def score_mesh(
@@ -158,7 +216,7 @@ def score_mesh(
     config = config or MeshMetricsConfig()
     to_gt, to_pred = _nearest_distances(pred, gt, config.num_samples, config.seed)
     return MeshScores(
-        chamfer_distance=float(to_gt.mean() + to_pred.mean()) / 2,
+        chamfer_distance=_chamfer(to_gt, to_pred),
         volume_iou=volume_iou(pred, gt, config.resolution, config.half_extent),
         f_score=_f_score(to_gt, to_pred, config.f_score_threshold),
     )
@@ -168,14 +226,23 @@ def _nearest_distances(
     pred: SurfaceMesh, gt: SurfaceMesh, num_samples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances from points of `pred` to the nearest of `gt`, and back. Each [num_samples]"""
+    # Two seeds: with the same points on both sides equal meshes would be closer than sampling is.
+    return _distances_between(
+        sample_surface(pred, num_samples, 2 * seed), sample_surface(gt, num_samples, 2 * seed + 1)
+    )
+
+
+def _distances_between(pred_points: Tensor, gt_points: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Distances from points [N, 3] to the nearest of others [M, 3], and back. [N], [M]"""
     from scipy.spatial import cKDTree
 
-    # Two seeds: with the same points on both sides equal meshes would be closer than sampling is.
-    pred_points = sample_surface(pred, num_samples, 2 * seed).numpy()
-    gt_points = sample_surface(gt, num_samples, 2 * seed + 1).numpy()
-    to_gt = cKDTree(gt_points).query(pred_points, workers=-1)[0]
-    to_pred = cKDTree(pred_points).query(gt_points, workers=-1)[0]
+    to_gt = cKDTree(gt_points.numpy()).query(pred_points.numpy(), workers=-1)[0]
+    to_pred = cKDTree(pred_points.numpy()).query(gt_points.numpy(), workers=-1)[0]
     return to_gt, to_pred
+
+
+def _chamfer(to_gt: np.ndarray, to_pred: np.ndarray) -> float:
+    return float(to_gt.mean() + to_pred.mean()) / 2
 
 
 def _f_score(to_gt: np.ndarray, to_pred: np.ndarray, threshold: float) -> float:

@@ -1,41 +1,64 @@
 """Views to a textured mesh: splats, interpolated views, NeuS, texture (paper, Section 4.4)."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from hi3d.config import config_to_dict
 from hi3d.errors import InputError
 from hi3d.pipelines.run_folder import RunFolder
+from hi3d.pipelines.usable_views import usable_views
+from hi3d.progress import console
 from hi3d.reconstruction.gaussian_splats import GaussianSplats
 from hi3d.reconstruction.mesh_io import is_closed, load_mesh, save_mesh
 from hi3d.reconstruction.meshing import MeshingConfig, extract_mesh
 from hi3d.reconstruction.neus.config import NeusConfig
+from hi3d.reconstruction.neus.fields import GridField
 from hi3d.reconstruction.neus.fit import fit_neus
+from hi3d.reconstruction.rasterization.render import rasterize
 from hi3d.reconstruction.splats import SplatConfig, fit_splats, render_between_views
 from hi3d.reconstruction.texture import TextureConfig, bake_texture
+from hi3d.reconstruction.tsdf import TsdfConfig, fuse_depth
 from hi3d.surface_mesh import SurfaceMesh
 from hi3d.views import Views, concatenate_views
+
+T = TypeVar("T")
+
+
+class Surface(Enum):
+    """How the views become a signed distance field."""
+
+    neus = "neus"
+    """Fitted by volume rendering, as in the paper."""
+    tsdf = "tsdf"
+    """Fused from the depth of the splats: faster and coarser."""
 
 
 @dataclass
 class MeshReconstructionConfig:
     """Settings of the reconstruction."""
 
+    surface: Surface = Surface.neus
+
     interpolated_views: int = 16
     """M of Section 4.4: views rendered from the splats between the given ones; 0 for none."""
     interpolated_weight: float = 1.0
-    """Weight of the interpolated views in NeuS, where the given ones have 1."""
+    """Weight of the interpolated views in the surface, where the given ones have 1."""
     splats: SplatConfig = field(default_factory=SplatConfig)
     neus: NeusConfig = field(default_factory=NeusConfig)
+    tsdf: TsdfConfig = field(default_factory=TsdfConfig)
     meshing: MeshingConfig = field(default_factory=MeshingConfig)
     texture: TextureConfig = field(default_factory=TextureConfig)
 
 
 @dataclass
-class ReconstructConfig:
+class ReconstructConfig(MeshReconstructionConfig):
     """Settings of `scripts/reconstruct.py`."""
 
     seed: int = 0
@@ -43,9 +66,6 @@ class ReconstructConfig:
     """Go on with what an earlier run left in the folder."""
     elevation_deg: float | None = None
     """Of a standard orbit, for folders without `cameras.json`."""
-    interpolated_views: int = 16
-    """M of Section 4.4; 0 for none."""
-    mesh: MeshReconstructionConfig = field(default_factory=MeshReconstructionConfig)
 
 
 def reconstruct_folder(views_folder: str, output: str, config: ReconstructConfig) -> Path:
@@ -63,11 +83,11 @@ def reconstruct_folder(views_folder: str, output: str, config: ReconstructConfig
         InputError: the views or the settings are wrong, or `output` holds results already.
     """
     views = Views.load(views_folder, config.elevation_deg)
+    usable_views(views)  # before anything is written, so that bad views leave no trace
     settings = config_to_dict(config)
     settings.pop("resume")
     run = RunFolder(output, {"views": str(views_folder)}, settings, config.seed, config.resume)
-    config.mesh.interpolated_views = config.interpolated_views
-    reconstruct_mesh(views, run, config.mesh, config.seed)
+    reconstruct_mesh(views, run, config, config.seed)
     return run.path / "mesh.glb"
 
 
@@ -86,11 +106,14 @@ def reconstruct_mesh(
         The textured mesh, also in `mesh.glb`.
 
     Raises:
-        InputError: the views show no object, or a setting is wrong.
+        InputError: fewer than two views show an object, or a setting is wrong.
     """
     if config.interpolated_views < 0:
         raise InputError(f"interpolated_views={config.interpolated_views}: give 0 or more")
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    views, faults = usable_views(views, config.neus.half_extent)
+    for view, fault in faults.items():
+        console.print(f"view {view} is left out: {fault}", soft_wrap=True)
     # Generated views have a haze where nothing is: what alpha calls empty becomes white.
     rgb = torch.where(views.alpha > 0, views.rgb, torch.ones_like(views.rgb))
     views = replace(views, rgb=rgb).to(device)
@@ -105,15 +128,24 @@ def reconstruct_mesh(
     def make_splats(facts: dict[str, Any]) -> GaussianSplats:
         splats = fit_splats(views, config.splats, seed)
         splats.save_ply(splats_path)
-        facts["num_splats"] = len(splats)
+        facts.update(num_splats=len(splats), left_out=faults)
         return splats
 
     def make_surface(facts: dict[str, Any]) -> SurfaceMesh:
-        between = render_between_views(splats, views.cameras, config.interpolated_views)
+        between = render_between_views(
+            splats,
+            views.cameras,
+            config.interpolated_views,
+            config.splats.backend,
+            config.splats.antialiased,
+        )
         weights = torch.ones(len(views) + len(between))
         weights[len(views) :] = config.interpolated_weight
         all_views = concatenate_views(views, between)
-        grid = fit_neus(all_views, config.neus, seed, weights.to(device))
+        if config.surface is Surface.tsdf:
+            grid = fuse_splats(splats, all_views, config, weights.to(device))
+        else:
+            grid = fit_neus(all_views, config.neus, seed, weights.to(device))
         surface = extract_mesh(grid, config.meshing, views.cameras)
         save_mesh(surface, surface_path)
         facts.update(num_views=len(all_views), num_faces=len(surface.faces))
@@ -125,8 +157,43 @@ def reconstruct_mesh(
         save_mesh(textured, mesh_path)
         return load_mesh(mesh_path)
 
+    def timed(make: Callable[[dict[str, Any]], T]) -> Callable[[dict[str, Any]], T]:
+        """The same step, which also reports the processor time of all its threads."""
+
+        def make_timed(facts: dict[str, Any]) -> T:
+            start = time.process_time()
+            value = make(facts)
+            facts["cpu_seconds"] = round(time.process_time() - start, 3)
+            return value
+
+        return make_timed
+
     splats = run.step(
-        "splats", splats_path, make_splats, lambda: GaussianSplats.load_ply(splats_path).to(device)
+        "splats",
+        splats_path,
+        timed(make_splats),
+        lambda: GaussianSplats.load_ply(splats_path).to(device),
     )
-    surface = run.step("neus", surface_path, make_surface, load_surface)
-    return run.step("texture", mesh_path, make_textured, lambda: load_mesh(mesh_path))
+    surface = run.step(config.surface.value, surface_path, timed(make_surface), load_surface)
+    return run.step("texture", mesh_path, timed(make_textured), lambda: load_mesh(mesh_path))
+
+
+def fuse_splats(
+    splats: GaussianSplats, views: Views, config: MeshReconstructionConfig, view_weights: Tensor
+) -> GridField:
+    """The field fused from the depth that splats have in the cameras of V views.
+
+    Args:
+        splats: fitted to the views.
+        views: alpha carves, colour goes to the surface.
+        config: settings.
+        view_weights: [V]
+    """
+    cameras = [views.cameras[view] for view in range(len(views))]
+    options: dict[str, Any] = {
+        "backend": config.splats.backend,
+        "antialiased": config.splats.antialiased,
+    }
+    with torch.no_grad():
+        rendered = [rasterize(splats, camera, **options).depth[:, 0] for camera in cameras]
+    return fuse_depth(views, torch.cat(rendered), config.tsdf, view_weights)

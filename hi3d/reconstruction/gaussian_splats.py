@@ -109,7 +109,14 @@ class GaussianSplats:
                 f"cannot read splats {path} ({error.strerror}): check the path"
             ) from error
         values = _read_vertices(content, path)
-        num_rest = sum(name.startswith("f_rest_") for name in values) // 3
+        num_rest = sum(name.startswith("f_rest_") for name in values)
+        allowed = [3 * ((degree + 1) ** 2 - 1) for degree in range(MAX_SH_DEGREE + 1)]
+        if num_rest not in allowed:
+            raise InputError(
+                f"{path} has {num_rest} f_rest columns: only harmonics up to degree 3 are read "
+                f"({', '.join(map(str, allowed))} columns)"
+            )
+        num_rest //= 3
         missing = [n for n in _ply_names(num_rest) if n not in values and n[0] != "n"]
         if missing:
             raise InputError(
@@ -153,7 +160,10 @@ def _read_vertices(content: bytes, path: str | Path) -> dict[str, np.ndarray]:
     elements = [i for i, line in enumerate(lines) if line.startswith("element ")]
     if not elements or not lines[elements[0]].startswith("element vertex "):
         raise InputError(f"{path} does not begin with vertices: give a PLY of Gaussian splats")
-    count = int(lines[elements[0]].split()[2])
+    words = lines[elements[0]].split()
+    if len(words) != 3 or not words[2].isdigit():
+        raise InputError(f"{path} does not say how many vertices it has: make the file again")
+    count = int(words[2])
     end = elements[1] if len(elements) > 1 else len(lines)
     properties = [line.split() for line in lines[elements[0] : end] if line.startswith("property ")]
     unknown = [words[1] for words in properties if words[1] not in dtypes]

@@ -9,14 +9,11 @@ import trimesh
 from torch import Tensor
 
 from hi3d.cameras import Cameras
-from hi3d.errors import InputError
+from hi3d.reconstruction.marching_cubes import marching_cubes
 from hi3d.reconstruction.neus.fields import GridField
 from hi3d.reconstruction.unseen_side import flatten_unseen_side
 from hi3d.surface_mesh import SurfaceMesh
 
-MIN_LEVEL_DISTANCE = 0.02
-"""In voxels: grid vertices nearer to the surface are moved this far from it, so that marching cubes
-makes no triangle without area."""
 DECIMATION_TRIES = 4
 AGGRESSIVENESS = (7, 5, 3)  # of fast_simplification: its default, and two more careful ones
 TAUBIN_PASS_BAND = (0.5, 0.53)  # lambda and mu of Taubin 1995: shrink, then inflate slightly more
@@ -26,6 +23,8 @@ TAUBIN_PASS_BAND = (0.5, 0.53)  # lambda and mu of Taubin 1995: shrink, then inf
 class MeshingConfig:
     """Settings of `extract_mesh`."""
 
+    resolution: int = 0
+    """Vertices a side of the grid on which the surface is traced, 512 at most; 0 = the field's."""
     target_faces: int = 20000
     """Upper bound on the triangles, unless that would open the surface; 0 = keep all."""
     min_component_share: float = 0.02
@@ -52,10 +51,10 @@ def extract_mesh(
         A watertight mesh with positive volume, on the field's device.
 
     Raises:
-        InputError: the field has no surface.
+        InputError: the field has no surface, or the resolution is out of range.
     """
     config = config or MeshingConfig()
-    mesh = marching_cubes(field)
+    mesh = marching_cubes(field, config.resolution)
     mesh = without_floaters(mesh, config.min_component_share)
     if config.smoothing_iterations > 0:
         lamb, nu = TAUBIN_PASS_BAND
@@ -69,28 +68,6 @@ def extract_mesh(
     _, vertex_rgb = field.query(vertices)
     faces = torch.from_numpy(np.array(mesh.faces, dtype=np.int64)).to(device)
     return SurfaceMesh(vertices, faces, vertex_rgb.detach())
-
-
-def marching_cubes(field: GridField) -> trimesh.Trimesh:
-    """The zero level set as a closed mesh; what touches the grid's boundary is cut off there.
-
-    Raises:
-        InputError: the field has no surface.
-    """
-    from skimage.measure import marching_cubes as skimage_marching_cubes
-
-    sdf = field.sdf.detach().cpu().float()
-    if not (sdf < 0).any():
-        raise InputError("the field has no inside: fit it to views that show an object")
-    nearest = MIN_LEVEL_DISTANCE * field.voxel_size
-    sdf = torch.where(sdf < 0, sdf.clamp_max(-nearest), sdf.clamp_min(nearest))
-    padded = torch.nn.functional.pad(sdf, (1,) * 6, value=field.voxel_size)
-    vertices, faces, _, _ = skimage_marching_cubes(padded.numpy(), level=0.0)
-    vertices = (vertices - 1.0) * field.voxel_size - field.half_extent
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    if mesh.volume < 0:
-        mesh.invert()
-    return mesh
 
 
 def without_floaters(mesh: trimesh.Trimesh, min_share: float) -> trimesh.Trimesh:
@@ -111,32 +88,59 @@ def without_floaters(mesh: trimesh.Trimesh, min_share: float) -> trimesh.Trimesh
 def decimated(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh:
     """Quadric decimation that keeps a closed mesh closed.
 
-    A fast collapse may fold faces onto each other. Those cancel. Where the surface is still not
-    closed, the decimation is repeated more carefully, then with twice the faces, and so on; at last
-    the mesh is returned as it came.
+    The fast collapse may fold faces onto each other, which cancel, or make sheets touch along an
+    edge, which leaves the surface open. Then it takes the mesh only part of the way, and collapses
+    that check each edge's surroundings (libigl) the rest. If nothing closed comes out, the target
+    is doubled, and so on; at last the mesh is returned as it came.
 
     Args:
         mesh: closed.
         target_faces: upper bound for the result.
     """
-    import fast_simplification
-
+    closed = mesh
     for attempt in range(DECIMATION_TRIES):
         target = target_faces * 2**attempt
         if target >= len(mesh.faces):
             break
-        for aggressiveness in AGGRESSIVENESS:
-            vertices, faces = fast_simplification.simplify(
-                np.asarray(mesh.vertices, dtype=np.float32),
-                np.asarray(mesh.faces, dtype=np.int32),
-                target_count=target,
-                agg=aggressiveness,
-            )
-            simple = trimesh.Trimesh(vertices, without_folds(faces), process=False)
-            simple.remove_unreferenced_vertices()
-            if len(simple.faces) <= target and simple.is_watertight and simple.volume > 0:
-                return simple
-    return mesh
+        simple = collapsed_fast(mesh, target)
+        if simple is not None:
+            closed = simple
+            break
+    if len(closed.faces) > target_faces:
+        closed = collapsed_carefully(closed, target_faces) or closed
+    return closed
+
+
+def collapsed_fast(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh | None:
+    """What fast_simplification makes of a mesh, or None if it is not closed."""
+    import fast_simplification
+
+    for aggressiveness in AGGRESSIVENESS:
+        vertices, faces = fast_simplification.simplify(
+            np.asarray(mesh.vertices, dtype=np.float32),
+            np.asarray(mesh.faces, dtype=np.int32),
+            target_count=target_faces,
+            agg=aggressiveness,
+        )
+        simple = trimesh.Trimesh(vertices, without_folds(faces), process=False)
+        simple.remove_unreferenced_vertices()
+        if len(simple.faces) <= target_faces and simple.is_watertight and simple.volume > 0:
+            return simple
+    return None
+
+
+def collapsed_carefully(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh | None:
+    """What libigl's quadric decimation makes of a mesh, or None if it is not closed."""
+    import igl
+
+    vertices, faces, *_ = igl.qslim(
+        np.asfortranarray(mesh.vertices, dtype=np.float64),
+        np.asfortranarray(mesh.faces, dtype=np.int32),
+        target_faces,
+    )
+    simple = trimesh.Trimesh(vertices, faces, process=False)
+    simple.remove_unreferenced_vertices()
+    return simple if simple.is_watertight and simple.volume > 0 else None
 
 
 def without_folds(faces: np.ndarray) -> np.ndarray:

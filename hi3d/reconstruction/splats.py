@@ -1,20 +1,35 @@
 """Gaussian splats fitted to views, and the interpolated views rendered from them (Section 4.4)."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from hi3d.cameras import Cameras, between_views
+from hi3d.cameras import Cameras, between_views, concatenate_cameras, look_at_origin
+from hi3d.errors import InputError
 from hi3d.progress import progress_bar
-from hi3d.reconstruction.densification import DensifyConfig, ScreenGradients, change_density
+from hi3d.reconstruction.densification import DensifyConfig
+from hi3d.reconstruction.density_control import density_control
 from hi3d.reconstruction.gaussian_splats import GaussianSplats
-from hi3d.reconstruction.rasterization.render import Backend, RenderedSplats, rasterize
+from hi3d.reconstruction.rasterization.render import Backend, rasterize
 from hi3d.reconstruction.splat_initialization import hull_points, initial_splats, mean_colors
-from hi3d.reconstruction.ssim import ssim
+from hi3d.reconstruction.splat_losses import (
+    SplatLossConfig,
+    ViewColors,
+    ViewWeights,
+    loss_color,
+    loss_pixels,
+    loss_size,
+)
+from hi3d.reconstruction.splat_parameters import SplatParameters
 from hi3d.views import Views
 
 __all__ = ["GaussianSplats", "SplatConfig", "fit_splats", "render_between_views"]
+
+CROP_ALPHA = 0.02  # fainter pixels do not widen the crop
+CROP_TILE = 16  # sides of crops are multiples of it, as the rasterisers work in such tiles
+WHOLE_EVERY = 8  # steps between whole images, which keep what lies beyond the crops clean
 
 
 @dataclass
@@ -31,7 +46,13 @@ class SplatConfig:
     """The hull is searched in [-half_extent, half_extent]^3; the object's longest side is 1."""
     hull_resolution: int = 64
     sh_degree: int = 0
-    """Of the colours' spherical harmonics; 0 = the same from everywhere."""
+    """Of the colours' spherical harmonics, 0 to 3; 0 = the same from everywhere."""
+    antialiased: bool = False
+    """Compensate the widening of Gaussians thinner than a pixel (Mip-Splatting). The splats are
+    then to be rendered so too, which most viewers do not."""
+    crop_margin: int = 16
+    """Pixels around the silhouette that most steps look at; the rest is empty. -1 = whole images
+    at every step."""
 
     lr_means: float = 2e-3
     lr_quats: float = 1e-2
@@ -42,20 +63,15 @@ class SplatConfig:
     final_lr: float = 0.03
     """Share of the learning rates that is left at the end (exponential decay)."""
 
-    lambda_ssim: float = 0.2
-    """Weight of 1 - SSIM against L1 (3DGS)."""
-    lambda_alpha: float = 0.5
-    """Weight of the L1 difference of alpha."""
+    loss: SplatLossConfig = field(default_factory=SplatLossConfig)
+    color_affine: bool = False
+    """Learn an affine map of the colours for each view, for views that differ in exposure or
+    tint."""
+    lr_color_affine: float = 2e-3
+    adaptive_view_weights: bool = False
+    """Lower the weight of views that are explained much worse than the median."""
     densify: DensifyConfig = field(default_factory=DensifyConfig)
     backend: Backend = "auto"
-
-
-def loss_color(predicted: Tensor, target: Tensor, lambda_ssim: float) -> Tensor:
-    """(1 - lambda) L1 + lambda (1 - SSIM) of images [V, 3, H, W] (Kerbl et al. [23], Eq. 7)."""
-    l1 = (predicted - target).abs().mean()
-    if lambda_ssim == 0:
-        return l1
-    return (1 - lambda_ssim) * l1 + lambda_ssim * (1 - ssim(predicted, target))
 
 
 def fit_splats(
@@ -64,6 +80,7 @@ def fit_splats(
     seed: int = 0,
     init_points: Tensor | None = None,
     init_colors: Tensor | None = None,
+    view_weights: Tensor | None = None,
 ) -> GaussianSplats:
     """Fit Gaussians to views, on the views' device (Section 4.4, first half).
 
@@ -74,68 +91,88 @@ def fit_splats(
         init_points: [N, 3] to start from instead of the visual hull, for example points of a
             coarse mesh.
         init_colors: [N, 3] in [0, 1] for them; None = the mean of what the views show.
+        view_weights: [V], at least 0, of each view's loss; None = 1. Views of weight 0 are not
+            looked at.
 
     Returns:
         Detached splats.
 
     Raises:
-        InputError: the views show no object.
+        InputError: the views show no object, or a setting is out of its range.
     """
     config = config or SplatConfig()
+    _check(config, len(views), view_weights)
     device = views.rgb.device
     views = views.to(device)  # the cameras may lie elsewhere
     generator = torch.Generator(device=device).manual_seed(seed)
+    weights = [1.0] * len(views) if view_weights is None else view_weights.tolist()
+    used = [view for view, weight in enumerate(weights) if weight > 0]
     if init_points is None:
         init_points = hull_points(
-            views, config.num_initial, config.half_extent, config.hull_resolution, generator
+            views[used], config.num_initial, config.half_extent, config.hull_resolution, generator
         )
     if init_colors is None:
-        init_colors = mean_colors(views, init_points)
+        init_colors = mean_colors(views[used], init_points)
     splats = initial_splats(
         init_points.to(device).float(),
         init_colors.to(device).float(),
         config.initial_opacity,
         config.sh_degree,
     )
-    parameters = _Parameters(splats, config)
-    gradients = ScreenGradients(len(splats), device)
+    parameters = SplatParameters(splats, _learning_rates(config))
+    density = density_control(config.densify, config.steps, config.max_splats, generator)
+    colors = ViewColors(len(views), config.lr_color_affine, device) if config.color_affine else None
+    adaptive = ViewWeights(len(views)) if config.adaptive_view_weights else None
+    crops = {view: crop_to_object(views[view], config.crop_margin) for view in used}
     order: list[int] = []
     with progress_bar() as bar:
         task = bar.add_task("Gaussian splats", total=config.steps, status="")
         for step in range(config.steps):
             parameters.decay(config.final_lr ** (step / config.steps))
             if not order:
-                order = torch.randperm(len(views), generator=generator, device=device).tolist()
-            view = views[order.pop()]
-            rendered = rasterize(parameters.splats(), view.cameras, backend=config.backend)
-            loss = loss_color(rendered.rgb, view.rgb, config.lambda_ssim)
-            loss = loss + config.lambda_alpha * (rendered.alpha - view.alpha).abs().mean()
+                shuffled = torch.randperm(len(used), generator=generator, device=device).tolist()
+                order = [used[place] for place in shuffled]
+            view = order.pop()
+            target = views[view] if step % WHOLE_EVERY == 0 else crops[view]
+            splats = parameters.splats()
+            rendered = rasterize(
+                splats, target.cameras, backend=config.backend, antialiased=config.antialiased
+            )
+            rgb = rendered.rgb
+            if colors is not None:
+                rgb = colors.apply(view, rgb, rendered.alpha)
+            loss = loss_color(rgb, target.rgb, config.loss)
+            loss_alpha = loss_pixels(rendered.alpha, target.alpha, config.loss)
+            loss = loss + config.loss.lambda_alpha * loss_alpha
+            # A mean over the pixels of the whole image, beyond the crop 0.
+            loss = loss * (target.alpha.numel() / views.alpha[0].numel())
+            status = f"loss {loss.item():.4f}, {len(parameters)} splats" if step % 20 == 0 else ""
+            weight = weights[view]
+            if adaptive is not None:
+                weight *= adaptive.weight(view, loss.item())
+            loss = weight * loss + loss_size(splats, config.loss)
             if rendered.means2d.requires_grad:
                 rendered.means2d.retain_grad()
             loss.backward()
-            _record(gradients, rendered, view.cameras)
             parameters.step()
-            if _is_due(step, config):
-                grow = step < config.densify.stop * config.steps
-                changed = change_density(
-                    parameters.splats().detach(),
-                    gradients.means(),
-                    config.densify,
-                    config.max_splats,
-                    grow,
-                    generator,
-                )
-                parameters.replace(*changed)
-                gradients = ScreenGradients(len(changed[0]), device)
-            if step % 20 == 0:
-                status = f"loss {loss.item():.4f}, {len(parameters.splats())} splats"
+            if colors is not None:
+                colors.step()
+            if density is not None:
+                size = (views.cameras.width, views.cameras.height)
+                density.after_step(parameters, rendered, step, size)
+            if status:
                 bar.update(task, status=status)
             bar.advance(task)
     return parameters.splats().detach()
 
 
 def render_between_views(
-    splats: GaussianSplats, cameras: Cameras, num_views: int, backend: Backend = "auto"
+    splats: GaussianSplats,
+    cameras: Cameras,
+    num_views: int,
+    backend: Backend = "auto",
+    antialiased: bool = False,
+    other_elevations_deg: Sequence[float] = (),
 ) -> Views:
     """The M interpolated views F* between the neighbouring views of an orbit (Section 4.4).
 
@@ -143,86 +180,110 @@ def render_between_views(
         splats: fitted to the orbit.
         cameras: of the orbit.
         num_views: M; the paper takes 16 (Table 4).
+        backend: of `rasterize`.
+        antialiased: as in the fit.
+        other_elevations_deg: for each, another M views at the same azimuths and distances follow.
 
     Returns:
-        M views over white.
+        M (1 + number of other elevations) views over white.
+
+    Raises:
+        InputError: an elevation is not within (-90, 90).
     """
-    between = between_views(cameras.to(splats.means.device), num_views)
-    if num_views == 0:
-        size = (between.height, between.width)
-        return Views(
-            splats.means.new_zeros(0, 3, *size), splats.means.new_zeros(0, 1, *size), between
-        )
+    between = between_cameras(cameras.to(splats.means.device), num_views, other_elevations_deg)
+    size = (between.height, between.width)
+    rgb = splats.means.new_zeros(len(between), 3, *size)
+    alpha = splats.means.new_zeros(len(between), 1, *size)
+    splats = splats.detach()
     with torch.no_grad():
-        rendered = [
-            rasterize(splats.detach(), between[view], backend=backend) for view in range(num_views)
-        ]
-    rgb = torch.cat([view.rgb for view in rendered]).clamp(0, 1)
-    return Views(rgb, torch.cat([view.alpha for view in rendered]).clamp(0, 1), between)
+        for view in range(len(between)):
+            rendered = rasterize(splats, between[view], backend=backend, antialiased=antialiased)
+            rgb[view] = rendered.rgb[0].clamp(0, 1)
+            alpha[view] = rendered.alpha[0].clamp(0, 1)
+    return Views(rgb, alpha, between)
 
 
-def _is_due(step: int, config: SplatConfig) -> bool:
-    """Whether the density changes after this step: not at the end, where nothing would settle."""
-    densify, done = config.densify, step + 1
-    started = done >= densify.start * config.steps
-    return densify.enabled and started and done % densify.every == 0 and done < 0.9 * config.steps
+def between_cameras(
+    cameras: Cameras, num_views: int, other_elevations_deg: Sequence[float] = ()
+) -> Cameras:
+    """The cameras of `render_between_views`.
 
-
-def _record(gradients: ScreenGradients, rendered: RenderedSplats, cameras: Cameras) -> None:
-    grad = rendered.means2d.grad
-    if grad is not None:
-        gradients.add(grad, rendered.visible, cameras.width, cameras.height)
-
-
-class _Parameters:
-    """The tensors under optimisation with Adam, whose rows can be replaced."""
-
-    def __init__(self, splats: GaussianSplats, config: SplatConfig):
-        self.rates = {
-            "means": config.lr_means,
-            "quats": config.lr_quats,
-            "log_scales": config.lr_log_scales,
-            "logit_opacities": config.lr_logit_opacities,
-            "sh_constant": config.lr_sh,
-            "sh_rest": config.lr_sh / 20,
-        }
-        self.tensors = {n: t.clone().requires_grad_() for n, t in self._parts(splats).items()}
-        # eps far below the default: the loss is a mean over pixels, so gradients are tiny.
-        self.optimizer = torch.optim.Adam(
-            [{"params": [t], "lr": self.rates[n], "name": n} for n, t in self.tensors.items()],
-            eps=1e-15,
-            fused=True,
+    Raises:
+        InputError: an elevation is not within (-90, 90).
+    """
+    between = between_views(cameras, num_views)
+    everything = between
+    for elevation_deg in other_elevations_deg:
+        if not -90 < elevation_deg < 90:
+            raise InputError(f"elevation {elevation_deg}: give degrees between -90 and 90")
+        if num_views == 0:
+            continue
+        azimuth = torch.deg2rad(between.azimuth_deg)
+        elevation = torch.deg2rad(torch.full_like(azimuth, elevation_deg))
+        positions = between.positions.norm(dim=-1, keepdim=True) * torch.stack(
+            [azimuth.cos() * elevation.cos(), azimuth.sin() * elevation.cos(), elevation.sin()],
+            dim=-1,
         )
+        moved = replace(between, viewmats=look_at_origin(positions))
+        everything = concatenate_cameras(everything, moved)
+    return everything
 
-    @staticmethod
-    def _parts(splats: GaussianSplats) -> dict[str, Tensor]:
-        tensors = splats.tensors()
-        sh = tensors.pop("sh")
-        return {**tensors, "sh_constant": sh[:, :1], "sh_rest": sh[:, 1:]}
 
-    def splats(self) -> GaussianSplats:
-        tensors = dict(self.tensors)
-        sh = torch.cat([tensors.pop("sh_constant"), tensors.pop("sh_rest")], dim=1)
-        return GaussianSplats(**tensors, sh=sh)
+def crop_to_object(view: Views, margin: int) -> Views:
+    """The part of a view around its silhouette, its sides multiples of `CROP_TILE`.
 
-    def decay(self, factor: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rates[group["name"]] * factor
+    Args:
+        view: a single view.
+        margin: pixels around the silhouette; below 0 the whole view is returned.
 
-    def step(self) -> None:
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+    Returns:
+        a single view with the principal point moved; the whole one where it shows no object.
+    """
+    height, width = view.alpha.shape[-2:]
+    rows = (view.alpha[0, 0] > CROP_ALPHA).any(1).nonzero()[:, 0]
+    columns = (view.alpha[0, 0] > CROP_ALPHA).any(0).nonzero()[:, 0]
+    if margin < 0 or len(rows) == 0:
+        return view
+    top, bottom = _span(int(rows[0]) - margin, int(rows[-1]) + 1 + margin, height)
+    left, right = _span(int(columns[0]) - margin, int(columns[-1]) + 1 + margin, width)
+    Ks = view.cameras.Ks.clone()
+    Ks[:, 0, 2] -= left
+    Ks[:, 1, 2] -= top
+    cameras = Cameras(view.cameras.viewmats, Ks, right - left, bottom - top)
+    return Views(
+        view.rgb[..., top:bottom, left:right].contiguous(),
+        view.alpha[..., top:bottom, left:right].contiguous(),
+        cameras,
+    )
 
-    def replace(self, splats: GaussianSplats, source: Tensor, is_new: Tensor) -> None:
-        """Put in other splats; old ones keep their moments, new ones start without."""
-        for group, (name, tensor) in zip(
-            self.optimizer.param_groups, self._parts(splats).items(), strict=True
-        ):
-            state = self.optimizer.state.pop(group["params"][0], {})
-            for moment in ("exp_avg", "exp_avg_sq"):
-                if moment in state:
-                    state[moment] = state[moment][source]
-                    state[moment][is_new] = 0
-            self.tensors[name] = tensor.clone().requires_grad_()
-            group["params"] = [self.tensors[name]]
-            self.optimizer.state[self.tensors[name]] = state
+
+def _span(first: int, end: int, size: int) -> tuple[int, int]:
+    """[first, end) within [0, size), grown to a multiple of `CROP_TILE` where there is room."""
+    length = min(size, -(-(end - first) // CROP_TILE) * CROP_TILE)
+    first = min(max(first, 0), size - length)
+    return first, first + length
+
+
+def _learning_rates(config: SplatConfig) -> dict[str, float]:
+    return {
+        "means": config.lr_means,
+        "quats": config.lr_quats,
+        "scales": config.lr_log_scales,
+        "opacities": config.lr_logit_opacities,
+        "sh0": config.lr_sh,
+        "shN": config.lr_sh / 20,
+    }
+
+
+def _check(config: SplatConfig, num_views: int, view_weights: Tensor | None) -> None:
+    """Reject settings that have no meaning."""
+    if not 0 <= config.sh_degree <= 3:
+        raise InputError(f"sh_degree={config.sh_degree}: give 0, 1, 2 or 3")
+    if not 0 <= config.loss.trim_share < 1:
+        raise InputError(f"trim_share={config.loss.trim_share}: give a share from 0 to below 1")
+    if view_weights is not None and view_weights.shape != (num_views,):
+        raise ValueError(f"view_weights must be [{num_views}], got {list(view_weights.shape)}")
+    if view_weights is not None and not (view_weights >= 0).all():
+        raise ValueError("view_weights must be 0 or more")
+    if view_weights is not None and not (view_weights > 0).any():
+        raise InputError("all views have weight 0: give at least one of them more")

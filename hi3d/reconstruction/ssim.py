@@ -17,17 +17,18 @@ def ssim(predicted: Tensor, target: Tensor) -> Tensor:
 
     Args:
         predicted: [V, C, H, W] in [0, 1].
-        target: [V, C, H, W] in [0, 1].
+        target: [V, C, H, W] in [0, 1]. Gets no gradient.
 
     Returns:
         A scalar, at most 1.
 
     Source: Wang et al. 2004, Equation 13, with an 11x11 Gaussian window.
     """
-    maps = torch.stack(
-        [predicted, target, predicted * predicted, target * target, predicted * target]
+    target = target.detach()
+    mean_y, mean_yy = blur(torch.stack([target, target * target]))
+    mean_x, mean_xx, mean_xy = blur(
+        torch.stack([predicted, predicted * predicted, predicted * target])
     )
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = blur(maps)
     product, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
     covariance = mean_xy - product
     variances = mean_xx + mean_yy - squares

@@ -14,6 +14,9 @@ from scipy.sparse.linalg import spsolve
 FACING = 0.1
 """Least cosine between a vertex normal and the direction to a camera that sees the vertex: along
 the hull's cone the rays only graze the surface."""
+GAP_EDGES = 3
+"""Seen spots and strips inside the unseen patch, up to twice as wide, are noise of the cone's
+normals: a single one would hold the membrane down."""
 RAY_OFFSET = 5e-3
 """Rays start this far from the surface, so that they do not hit the triangles they start on."""
 MIN_THICKNESS = 0.02
@@ -45,7 +48,8 @@ def flatten_unseen_side(mesh: trimesh.Trimesh, positions: np.ndarray) -> trimesh
     """
     outward = -1.0 if positions[:, 2].mean() >= 0 else 1.0
     normals = np.asarray(mesh.vertex_normals)
-    hidden = (outward * normals[:, 2] > 0) & ~seen_vertices(mesh, positions)
+    facing_away = outward * normals[:, 2] > 0
+    hidden = facing_away & closed_gaps(mesh, facing_away & ~seen_vertices(mesh, positions))
     if not MIN_UNSEEN_SHARE < hidden.mean() < 1:
         return mesh
     around = hidden
@@ -103,6 +107,25 @@ def seen_vertices(mesh: trimesh.Trimesh, positions: np.ndarray) -> np.ndarray:
         starts = mesh.vertices[candidates] + RAY_OFFSET * normals[candidates]
         seen[candidates] = ~mesh.ray.intersects_any(starts, directions[candidates])
     return seen
+
+
+def closed_gaps(mesh: trimesh.Trimesh, chosen: np.ndarray) -> np.ndarray:
+    """The chosen vertices with their narrow gaps: grown and shrunk by `GAP_EDGES` edges.
+
+    Args:
+        mesh: its edges say who is whose neighbour.
+        chosen: [N] bool.
+
+    Returns:
+        [N] bool; the chosen ones stay chosen.
+    """
+    grown = chosen
+    for _ in range(GAP_EDGES):
+        grown = grown | touching(mesh, grown)
+    left = ~grown
+    for _ in range(GAP_EDGES):
+        left = left | touching(mesh, left)
+    return ~left
 
 
 def touching(mesh: trimesh.Trimesh, chosen: np.ndarray) -> np.ndarray:

@@ -8,9 +8,44 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from hi3d.errors import InputError
+from hi3d.progress import console
 from hi3d.views import Views
 
 FOREGROUND_ALPHA = 0.5
+PLAIN_RANGE = 0.02
+"""A frame filled with a colour that varies less than this shows nothing."""
+
+
+def shows_object(views: Views) -> Tensor:
+    """Which views show an object; empty ones and frames of one colour do not.
+
+    A single empty view would carve the whole hull away, and a black frame would fill it.
+
+    Args:
+        views: V views with alpha.
+
+    Returns:
+        [V] bool, at least one of them true, on the views' device. Those that do not are named on
+        the console.
+
+    Raises:
+        InputError: a value is not finite, no view shows an object, or none shows background.
+    """
+    if not (torch.isfinite(views.rgb).all() and torch.isfinite(views.alpha).all()):
+        raise InputError("the views hold values that are not finite: make them again")
+    foreground = (views.alpha >= FOREGROUND_ALPHA).flatten(1)
+    filled, rgb = foreground.all(1), views.rgb.flatten(1)
+    plain = filled & (rgb.amax(1) - rgb.amin(1) < PLAIN_RANGE)
+    shown = foreground.any(1) & ~plain
+    if not shown.any():
+        raise InputError("no view shows an object (alpha is 0 everywhere): check the matting")
+    if filled[shown].all():
+        raise InputError("no view shows background (alpha is 1 everywhere): cut the object out")
+    if not shown.all():
+        numbers = ", ".join(str(i) for i in (~shown).nonzero()[:, 0].tolist())
+        console.print(f"views without an object are left out: {numbers}", soft_wrap=True)
+    return shown
 
 
 def hull_occupancy(views: Views, resolution: int, half_extent: float) -> Tensor:

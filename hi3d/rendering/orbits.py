@@ -27,6 +27,7 @@ from hi3d.rendering.render_run import (
     check_settings,
     full_disk_is_an_input_error,
     locked,
+    remove_partial_notes,
 )
 from hi3d.rendering.trajectories import Orbit, in_part, object_orbits, uniform
 from hi3d.rendering.worker_pool import Outcome, WorkerLimits, default_num_workers, run_jobs
@@ -143,6 +144,7 @@ def render_orbits(
         locked(output / f".run{config.part_tag}.lock"),
         report.step("render") as facts,
     ):
+        remove_partial_notes(output, config.part_tag)
         check_settings(output, config)
         summary = _render_missing(locations, output, config)
         facts.update(asdict(summary), views_per_second=round(summary.views_per_second, 3))

@@ -44,6 +44,18 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def remove_partial_notes(output: Path, part_tag: str) -> None:
+    """Remove the temporary files of index, settings, failures and report that a kill left behind.
+
+    Args:
+        output: folder of a run whose lock is held.
+        part_tag: of the run's part; the files of other parts are left alone.
+    """
+    for name in ("index", "settings", "failures", "report"):
+        for path in output.glob(f".{name}{part_tag}.[0-9]*.part.json*"):
+            path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def full_disk_is_an_input_error(output: Path) -> Iterator[None]:
     """Name a full disk in one line.

@@ -2,6 +2,7 @@ import pytest
 import torch
 import trimesh
 
+from hi3d.cameras import orbit_cameras
 from hi3d.errors import InputError
 from hi3d.evaluation.mesh_metrics import (
     MeshMetricsConfig,
@@ -10,6 +11,7 @@ from hi3d.evaluation.mesh_metrics import (
     inside_grid,
     sample_surface,
     score_mesh,
+    seen_chamfer_distance,
     volume_iou,
 )
 from hi3d.surface_mesh import SurfaceMesh
@@ -66,6 +68,63 @@ def test_iou_does_not_depend_on_orientation_or_a_hole():
     ball = sphere(0.4)
     open_ball = SurfaceMesh(ball.vertices, ball.faces[30:], ball.vertex_rgb)
     assert volume_iou(open_ball, ball) > 0.99
+
+
+def joined(first: SurfaceMesh, second: SurfaceMesh) -> SurfaceMesh:
+    return SurfaceMesh(
+        torch.cat([first.vertices, second.vertices]),
+        torch.cat([first.faces, second.faces + len(first.vertices)]),
+        torch.cat([first.vertex_rgb, second.vertex_rgb]),
+    )
+
+
+def inverted(mesh: SurfaceMesh) -> SurfaceMesh:
+    return SurfaceMesh(mesh.vertices, mesh.faces.flip(-1), mesh.vertex_rgb)
+
+
+@pytest.mark.parametrize(("resolution", "half_extent"), [(64, 0.55), (64, 1.0), (41, 0.55)])
+def test_a_closed_hollow_box_is_as_solid_as_it_looks(resolution, half_extent):
+    # Walls of 0.03: by winding numbers alone 1 - 0.88^3 = 0.32 of the solid box.
+    outer, inner = box((0.5, 0.5, 0.5)), inverted(box((0.44, 0.44, 0.44)))
+    hollow = joined(outer, inner)
+    assert volume_iou(hollow, outer, resolution, half_extent) == 1
+
+
+def test_a_shell_without_thickness_is_solid_and_an_open_one_is_not():
+    shell = joined(box(), inverted(box()))  # winding number 0 everywhere
+    assert volume_iou(shell, box(), 44, 0.55) == 1
+    # A box of two walls with an opening of 0.2 in the top keeps its walls alone.
+    wall = 0.04
+    outside, inside = trimesh.creation.box((0.6,) * 3), trimesh.creation.box((0.6 - 2 * wall,) * 3)
+    lid_hole = trimesh.creation.box((0.2, 0.2, 0.2))
+    lid_hole.apply_translation((0, 0, 0.3))
+    grid = inside_grid(from_trimesh(outside), 64, 0.55)
+    walls = grid & ~inside_grid(from_trimesh(inside), 64, 0.55)
+    walls &= ~inside_grid(from_trimesh(lid_hole), 64, 0.55)
+    open_box = from_trimesh(marched(walls))
+    found = inside_grid(open_box, 64, 0.55)
+    assert (found != walls).float().sum() < 0.05 * walls.sum()
+
+
+def marched(occupied: torch.Tensor) -> trimesh.Trimesh:
+    """The boundary of occupied cells of a grid over [-0.55, 0.55]^3."""
+    from skimage.measure import marching_cubes
+
+    padded = torch.nn.functional.pad(occupied.float(), (1,) * 6).numpy()
+    vertices, faces, _, _ = marching_cubes(padded, 0.5)
+    return trimesh.Trimesh((vertices - 0.5) * 1.1 / len(occupied) - 0.55, faces[:, ::-1])
+
+
+def test_seen_chamfer_ignores_what_no_camera_sees():
+    cameras = orbit_cameras(20, 64, 8)
+    with_core = joined(sphere(0.4), sphere(0.1))
+    alone = seen_chamfer_distance(sphere(0.4), sphere(0.4), cameras)
+    assert seen_chamfer_distance(with_core, sphere(0.4), cameras) == pytest.approx(alone)
+    assert chamfer_distance(with_core, sphere(0.4), 20_000) > 0.008
+    grown = seen_chamfer_distance(sphere(0.45), sphere(0.4), cameras)
+    assert grown == pytest.approx(0.05, abs=2e-3)
+    with pytest.raises(InputError, match="no camera sees"):
+        seen_chamfer_distance(box(shift=(0, 0, 9)), box(), cameras)
 
 
 def test_inside_grid_is_indexed_x_y_z():

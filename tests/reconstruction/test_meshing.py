@@ -9,6 +9,7 @@ from hi3d.cameras import orbit_cameras
 from hi3d.errors import InputError
 from hi3d.reconstruction.meshing import (
     MeshingConfig,
+    collapsed_carefully,
     decimated,
     extract_mesh,
     mesh_to_trimesh,
@@ -16,7 +17,12 @@ from hi3d.reconstruction.meshing import (
     without_folds,
 )
 from hi3d.reconstruction.neus.fields import GridField
-from hi3d.reconstruction.unseen_side import flatten_unseen_side, harmonic, seen_vertices
+from hi3d.reconstruction.unseen_side import (
+    closed_gaps,
+    flatten_unseen_side,
+    harmonic,
+    seen_vertices,
+)
 from hi3d.reconstruction.visual_hull import grid_points
 
 
@@ -61,6 +67,33 @@ def test_decimation_reaches_the_target_and_stays_closed():
     assert len(mesh.faces) <= 1000
     assert mesh.is_watertight
     assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.4**3, rel=0.02)
+
+
+def test_decimation_keeps_silhouettes():
+    big = field_of(lambda p: box(p, (0.35, 0.3, 0.25)), 48)
+    before = mesh_to_trimesh(extract_mesh(big, MeshingConfig(target_faces=0)))
+    after = decimated(before, 1500)
+    assert len(after.faces) <= 1500
+    a, b = shadow(before), shadow(after)
+    assert (a & b).sum() / (a | b).sum() > 0.995
+
+
+def shadow(mesh):
+    """Which points of a 64 x 64 grid an object covers, seen along an oblique direction."""
+    u = np.linspace(-0.6, 0.6, 64)
+    direction = np.array([0.6, 0.48, -0.64])
+    across, up = np.array([-0.8, 0.36, -0.48]), np.array([0.0, 0.8, 0.6])
+    starts = u[:, None, None] * across + u[None, :, None] * up - 2 * direction
+    starts = starts.reshape(-1, 3)
+    return mesh.ray.intersects_any(starts, np.broadcast_to(direction, starts.shape))
+
+
+def test_where_the_fast_collapse_leaves_the_surface_open_the_careful_one_reaches_the_target():
+    torus = trimesh.creation.torus(0.3, 0.1, major_sections=48, minor_sections=24)
+    simple = collapsed_carefully(torus, 400)
+    assert len(simple.faces) <= 400
+    assert simple.is_watertight
+    assert simple.volume == pytest.approx(torus.volume, rel=0.03)
 
 
 def test_decimation_that_asks_for_too_little_returns_a_closed_mesh():
@@ -193,6 +226,24 @@ def test_visibility_knows_occlusion_and_grazing():
     assert seen[mesh.vertices[:, 2] > 0.05].all()
     assert not seen[mesh.vertices[:, 2] < 0].any()
     assert not seen_vertices(both, above)[: len(mesh.vertices)].any()
+
+
+def test_gaps_up_to_six_edges_are_closed_and_spots_do_not_grow():
+    x, y = np.meshgrid(np.arange(20), np.arange(20), indexing="ij")
+    corner = (20 * x + y)[:-1, :-1].ravel()
+    faces = np.concatenate(
+        [
+            np.stack([corner, corner + 20, corner + 21], 1),
+            np.stack([corner, corner + 21, corner + 1], 1),
+        ]
+    )
+    sheet = trimesh.Trimesh(np.stack([x, y, 0 * x], -1).reshape(-1, 3), faces, process=False)
+    left = x.ravel() < 5
+    assert closed_gaps(sheet, left | (x.ravel() >= 11)).all()  # a strip of six
+    wide = left | (x.ravel() >= 12)
+    assert np.array_equal(closed_gaps(sheet, wide), wide)
+    spot = np.arange(400) == 210
+    assert np.array_equal(closed_gaps(sheet, spot), spot)
 
 
 def test_harmonic_values_by_hand():

@@ -24,6 +24,7 @@ from hi3d.reconstruction.visual_hull import (
     grid_points,
     hull_occupancy,
     hull_sdf,
+    shows_object,
     silhouette_distance,
 )
 from hi3d.views import Views
@@ -319,10 +320,41 @@ def test_views_that_contradict_each_other_still_give_a_surface():
     assert (lonely.sdf < 0).sum() >= 8
 
 
+def test_empty_and_plain_frames_are_left_out():
+    views = ball_views()
+    rgb, alpha = views.rgb.clone(), views.alpha.clone()
+    rgb[2], alpha[2] = 1, 0
+    rgb[5], alpha[5] = 0, 1
+    broken = replace(views, rgb=rgb, alpha=alpha)
+    assert (~shows_object(broken)).nonzero()[:, 0].tolist() == [2, 5]
+    field = fit_neus(broken, TINY, view_weights=torch.ones(len(views)))
+    assert mean_radius(field) == pytest.approx(RADIUS, rel=0.03)
+
+
+def test_four_views_and_an_object_at_the_border_give_a_finite_surface():
+    views = ball_views(num_views=4)
+    Ks = views.cameras.Ks.clone()
+    Ks[:, 0, 2] += 18  # the ball leaves the image on the right
+    shifted = replace(
+        views,
+        rgb=views.rgb.roll(18, -1),
+        alpha=views.alpha.roll(18, -1),
+        cameras=replace(views.cameras, Ks=Ks),
+    )
+    shifted.rgb[..., :10], shifted.alpha[..., :10] = 1, 0
+    field = fit_neus(shifted, replace(TINY, steps=40))
+    assert torch.isfinite(field.sdf).all()
+    assert mean_radius(field) == pytest.approx(RADIUS, rel=0.15)
+
+
 def test_views_without_an_object_are_a_clear_error():
     views = ball_views()
     with pytest.raises(InputError, match="no view shows an object"):
         fit_neus(replace(views, alpha=torch.zeros_like(views.alpha)), TINY)
+    with pytest.raises(InputError, match="no view shows background"):
+        fit_neus(replace(views, alpha=torch.ones_like(views.alpha)), TINY)
+    with pytest.raises(InputError, match="not finite"):
+        fit_neus(replace(views, rgb=views.rgb * torch.nan), TINY)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -123,6 +124,28 @@ SCENES: dict[str, Callable[[], tuple[GaussianSplats, Cameras]]] = {
         front_camera(24, focal=24.0),
     ),
     # Centres exactly on the corners of the 16-pixel tiles.
+    # Single needles, as long as the object and 1/1000 as thick, across many tiles.
+    "needles": lambda: (
+        replace(
+            random_splats(40, 0.02, seed=9),
+            log_scales=torch.tensor([0.5, 5e-4, 5e-4]).log().repeat(40, 1),
+        ),
+        orbit_cameras(20, 50, 2),
+    ),
+    "enormous": lambda: (
+        replace(random_splats(6, 1.0, seed=10), log_scales=torch.full((6, 3), math.log(5e3))),
+        orbit_cameras(20, 33, 1),
+    ),
+    # Every opacity just above and just below the limit of 1/255.
+    "on the limit of visibility": lambda: (
+        round_splats(
+            [[0.02 * i, 0.0, 1.0] for i in range(-10, 10)],
+            0.05,
+            [1 / 255 + 1e-4 * i for i in range(-10, 9)] + [0.5],
+            [[0.5, 0.05 * i, 0.2] for i in range(20)],
+        ),
+        front_camera(40, focal=40.0),
+    ),
     "tile borders": lambda: (
         round_splats(
             [[i / 2 - 1.0, j / 2 - 1.0, 1.0 + 0.01 * i] for i in range(5) for j in range(5)],
@@ -136,13 +159,16 @@ SCENES: dict[str, Callable[[], tuple[GaussianSplats, Cameras]]] = {
 
 
 @needs_native
+@pytest.mark.parametrize("antialiased", [False, True])
 @pytest.mark.parametrize("scene", SCENES)
-def test_native_equals_reference(scene: str) -> None:
+def test_native_equals_reference(scene: str, antialiased: bool) -> None:
     splats, cameras = SCENES[scene]()
     results = []
     for backend in ("torch", "native"):
         leaves = with_gradients(splats)
-        rendered = rasterize(leaves, cameras, background=0.3, backend=backend)
+        rendered = rasterize(
+            leaves, cameras, background=0.3, backend=backend, antialiased=antialiased
+        )
         random_loss(rendered).backward()
         results.append((rendered, leaves))
     (expected, expected_leaves), (actual, actual_leaves) = results
@@ -150,10 +176,12 @@ def test_native_equals_reference(scene: str) -> None:
         torch.testing.assert_close(
             getattr(actual, name), getattr(expected, name), rtol=1e-4, atol=2e-5
         )
-    assert expected.alpha.max() > 0.3  # the scene is in the picture
+    if not (antialiased and scene in ("tiny", "needles")):
+        assert expected.alpha.max() > 0.3  # the scene is in the picture
+    assert all(torch.isfinite(leaf.grad).all() for leaf in actual_leaves.tensors().values())
     for name, leaf in expected_leaves.tensors().items():
         difference = (leaf.grad - getattr(actual_leaves, name).grad).norm()
-        assert difference <= 1e-4 * leaf.grad.norm() + 1e-6, name
+        assert difference <= 1e-4 * leaf.grad.norm() + 5e-6, name
 
 
 @needs_native
@@ -169,6 +197,85 @@ def test_native_is_the_same_with_any_number_of_threads() -> None:
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
+def test_antialiasing_keeps_the_light_of_a_thin_gaussian(backend: str) -> None:
+    # Standard deviation 0.1 px: a 2D variance of 0.01, widened to 0.31. The area of the ellipse
+    # grows 31-fold, so the opacity falls to 0.8 / 31 = 0.0258 on the centre's pixel.
+    camera = front_camera(16, focal=10.0)
+    splats = round_splats([[0.05, 0.05, 1.0]], 0.01, [0.8], [[1.0, 0.0, 0.0]])
+    classic = rasterize(splats, camera, backend=backend).alpha
+    compensated = rasterize(splats, camera, backend=backend, antialiased=True).alpha
+    assert classic[0, 0, 8, 8].item() == pytest.approx(0.8, rel=1e-4)
+    # The centre lies 0.05 off the axis, which adds a thousandth to the variance.
+    assert compensated[0, 0, 8, 8].item() == pytest.approx(0.8 / 31, rel=0.01)
+    # One far wider than a pixel stays as it is.
+    wide = round_splats([[0.0, 0.0, 1.0]], 0.8, [0.8], [[1.0, 0.0, 0.0]])
+    both = [rasterize(wide, camera, backend=backend, antialiased=on).alpha for on in (False, True)]
+    torch.testing.assert_close(*both, rtol=6e-3, atol=0)
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
+def test_broken_gaussians_are_left_out(backend: str) -> None:
+    good, cameras = random_splats(40, 0.05, seed=11), orbit_cameras(20, 24, 2)
+    generator = torch.Generator().manual_seed(12)
+    bad_values = [math.nan, math.inf, -math.inf, 1e30, -1e30]
+    broken = []
+    for name in good.tensors():
+        for value in bad_values:
+            tensors = {n: t[:1].clone() for n, t in good.tensors().items()}
+            flat = tensors[name].view(-1)
+            flat[torch.randint(len(flat), (), generator=generator)] = value
+            broken.append(GaussianSplats(**tensors))
+    no_rotation = {**broken[0].tensors(), "means": torch.zeros(1, 3), "quats": torch.zeros(1, 4)}
+    broken.append(GaussianSplats(**no_rotation))
+    everything = [good, *broken]
+    mixed = with_gradients(
+        GaussianSplats(
+            **{n: torch.cat([s.tensors()[n] for s in everything]) for n in good.tensors()}
+        )
+    )
+    rendered = rasterize(mixed, cameras, backend=backend)
+    expected_leaves = with_gradients(good)
+    expected = rasterize(expected_leaves, cameras, backend=backend)
+    for name in ("rgb", "alpha", "depth"):
+        torch.testing.assert_close(getattr(rendered, name), getattr(expected, name))
+    assert not rendered.visible[:, len(good) :].any()
+    random_loss(rendered).backward()
+    random_loss(expected).backward()
+    for name, leaf in mixed.tensors().items():
+        assert (leaf.grad[len(good) :] == 0).all(), name
+        torch.testing.assert_close(leaf.grad[: len(good)], getattr(expected_leaves, name).grad)
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
+def test_cameras_do_not_influence_each_other(backend: str) -> None:
+    splats, cameras = random_splats(60, 0.05, seed=13), orbit_cameras(20, 20, 3)
+    together = rasterize(splats, cameras, backend=backend)
+    for view in range(3):
+        alone = rasterize(splats, cameras[view], backend=backend)
+        for name in ("rgb", "alpha", "depth", "radii", "means2d"):
+            assert torch.equal(getattr(alone, name)[0], getattr(together, name)[view]), name
+
+
+def test_more_places_than_32_bits_count() -> None:
+    # 2,048 x 2,048 tiles times 1,500 Gaussians: 6.3e9 pairs, of which each Gaussian has one.
+    generator = torch.Generator().manual_seed(0)
+    tiles = torch.randint(2048, (1500, 2), generator=generator)
+    lists = bin_into_tiles(
+        means2d=tiles * 16 + 8.0,
+        radii=torch.full((1500, 2), 2.0),
+        depths=torch.linspace(2, 1, 1500),
+        width=32768,
+        height=32768,
+        tile_size=16,
+    )
+    numbers = tiles[:, 1] * 2048 + tiles[:, 0]
+    expected = sorted(range(1500), key=lambda i: (numbers[i].item(), -i))  # later is nearer
+    assert lists.splat_ids.tolist() == expected
+    assert lists.offsets[-1] == 1500
+    assert lists.offsets[numbers.max() + 1] == 1500
 
 
 def test_tiles_do_not_change_the_reference() -> None:
@@ -286,12 +393,15 @@ def test_errors() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="gsplat rasterises on CUDA only")
-def test_gsplat_equals_reference() -> None:
+@pytest.mark.parametrize("antialiased", [False, True])
+def test_gsplat_equals_reference(antialiased: bool) -> None:
     splats, cameras = random_splats(300, 0.05, seed=8), orbit_cameras(20, 48, 2)
     results = []
     for backend in ("torch", "gsplat"):
         leaves = with_gradients(splats.to("cuda"))
-        rendered = rasterize(leaves, cameras.to("cuda"), background=0.3, backend=backend)
+        rendered = rasterize(
+            leaves, cameras.to("cuda"), background=0.3, backend=backend, antialiased=antialiased
+        )
         (rendered.rgb.square().sum() + rendered.alpha.sum()).backward()
         results.append((rendered, leaves))
     (expected, expected_leaves), (actual, actual_leaves) = results

@@ -8,12 +8,27 @@ from torch import Tensor
 
 from hi3d.cameras import Cameras, between_views, orbit_cameras
 from hi3d.errors import InputError
-from hi3d.reconstruction.densification import DensifyConfig, change_density
+from hi3d.reconstruction.densification import (
+    DensifyConfig,
+    change_density,
+    mcmc_noise,
+    relocate_splats,
+    share_opacity,
+)
 from hi3d.reconstruction.rasterization.render import rasterize
 from hi3d.reconstruction.splat_initialization import hull_points, initial_splats, mean_colors
+from hi3d.reconstruction.splat_losses import (
+    SplatLossConfig,
+    ViewColors,
+    ViewWeights,
+    loss_pixels,
+    loss_size,
+)
 from hi3d.reconstruction.splats import (
     GaussianSplats,
     SplatConfig,
+    between_cameras,
+    crop_to_object,
     fit_splats,
     render_between_views,
 )
@@ -103,6 +118,12 @@ def test_ply_of_another_program_and_bad_files(tmp_path: Path) -> None:
     path.write_bytes(content.replace(b"opacity", b"density"))
     with pytest.raises(InputError, match="no property 'opacity'"):
         GaussianSplats.load_ply(path)
+    path.write_bytes(content.replace(b"vertex 3", b"vertex many"))
+    with pytest.raises(InputError, match="how many vertices"):
+        GaussianSplats.load_ply(path)
+    path.write_bytes(content.replace(b"float nx", b"float f_rest_0"))
+    with pytest.raises(InputError, match="degree 3"):
+        GaussianSplats.load_ply(path)
     path.write_bytes(b"solid cube")
     with pytest.raises(InputError, match="PLY"):
         GaussianSplats.load_ply(path)
@@ -170,6 +191,173 @@ def test_density_control_by_hand() -> None:
     assert source.tolist() == [2, 3, 4, 3]  # room for one: the largest gradient
     _, source, _ = change_density(splats, gradients, config, 100, False, generator)
     assert source.tolist() == [2, 3, 4]
+
+
+def test_copies_share_opacity() -> None:
+    # Two layers of opacity 1 - sqrt(1 - 0.75) = 0.5 let through as much as one of 0.75. The light
+    # that passes beside the centre is the same where 0.5 + 0.5 - 0.25 / sqrt(2) is 0.75 / factor.
+    shared, factor = share_opacity(torch.tensor([0.75, 0.3]), torch.tensor([2, 1]))
+    assert shared.tolist() == pytest.approx([0.5, 0.3])
+    assert factor.tolist() == pytest.approx([0.75 / (1 - 0.25 / math.sqrt(2)), 1.0])
+
+
+def test_relocation_by_hand() -> None:
+    # 0 is dead, 1 strong, 2 nearly as faint as 0: all copies come from 1 and 2.
+    splats = GaussianSplats(
+        means=torch.eye(3),
+        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(3, 1),
+        log_scales=torch.full((3, 3), -3.0),
+        logit_opacities=torch.logit(torch.tensor([0.001, 0.9, 0.0201])),
+        sh=torch.zeros(3, 1, 3),
+    )
+    config = DensifyConfig(strategy="mcmc", min_opacity=0.02, mcmc_growth=0.5)
+    generator = torch.Generator().manual_seed(0)
+    moved, source, is_new = relocate_splats(splats, config, 4, generator)
+    assert len(moved) == 4  # half of 3 is one more
+    assert (source != 0).all()
+    assert torch.equal(moved.means, splats.means[source])
+    for old in (1, 2):
+        copies = source == old
+        through = (1 - moved.opacities[copies]).prod()
+        if old == 1:
+            assert through.item() == pytest.approx(1 - splats.opacities[old].item(), rel=1e-4)
+        assert is_new[copies].all() == (copies.sum() > 1)
+    none_left = relocate_splats(splats, config, 2, generator)[0]
+    assert len(none_left) == 3  # the dead one still moves
+
+
+def test_noise_moves_only_faint_gaussians_and_along_them() -> None:
+    splats = GaussianSplats(
+        means=torch.zeros(2, 3),
+        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(2, 1),
+        log_scales=torch.tensor([1.0, 1e-3, 1e-3]).log().repeat(2, 1),
+        logit_opacities=torch.logit(torch.tensor([1e-6, 0.9])),
+        sh=torch.zeros(2, 1, 3),
+    )
+    noise = mcmc_noise(splats, 1.0, torch.Generator().manual_seed(0)).abs()
+    assert noise[0, 0] > 1e3 * noise[0, 1:].max()
+    assert noise[1].max() < 1e-20
+
+
+@pytest.mark.parametrize("strategy", ["gsplat", "mcmc"])
+def test_other_strategies_fit_too(strategy: str) -> None:
+    cameras = orbit_cameras(20, 24, 4)
+    views = sphere_views(cameras)
+    densify = DensifyConfig(strategy=strategy, start=0.1, stop=0.9, every=5, grow_gradient=1e-6)
+    config = SplatConfig(
+        steps=30, num_initial=150, max_splats=200, hull_resolution=12, sh_degree=1, densify=densify
+    )
+    splats = fit_splats(views, config, seed=1)
+    assert 150 < len(splats) <= 200
+    shown = rasterize(splats, cameras).rgb
+    assert psnr(shown, views.rgb) > 15
+    assert torch.equal(fit_splats(views, config, seed=1).means, splats.means)
+
+
+def test_pixel_losses_by_hand() -> None:
+    difference = torch.tensor([0.0, 0.0, 0.04, 0.8]).view(1, 1, 2, 2)
+    zero = torch.zeros_like(difference)
+
+    def loss(**settings: object) -> float:
+        return loss_pixels(difference, zero, SplatLossConfig(**settings)).item()
+
+    assert loss() == pytest.approx(0.21)
+    # sqrt(0.04^2 + 0.03^2) = 0.05.
+    expected = (0.02 + math.hypot(0.8, 0.03) - 0.03) / 4
+    assert loss(pixel="charbonnier", charbonnier_eps=0.03) == pytest.approx(expected)
+    assert loss(pixel="trimmed", trim_share=0.25) == pytest.approx(0.01)
+    splats = some_splats(4, 1)
+    config = SplatLossConfig(lambda_opacity=2.0, lambda_scale=3.0)
+    expected = 2 * splats.opacities.mean() + 3 * splats.scales.mean()
+    assert loss_size(splats, config).item() == pytest.approx(expected.item())
+
+
+def test_view_colors_find_a_tint_and_keep_the_mean() -> None:
+    colors = ViewColors(2, 0.02, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    alpha = torch.ones(1, 1, 8, 8)
+    alpha[..., 4:] = 0
+    foreground = torch.rand(1, 3, 8, 8, generator=generator) * alpha
+    rgb = foreground + (1 - alpha)
+    assert torch.equal(colors.apply(0, rgb, alpha), rgb)
+    tints = [rgb + 0.1 * foreground, rgb - 0.1 * foreground]
+    for step in range(200):
+        view = step % 2
+        loss = (colors.apply(view, rgb, alpha) - tints[view]).square().mean()
+        loss.backward()
+        colors.step()
+    for view in range(2):
+        shown = colors.apply(view, rgb, alpha)
+        assert (shown - tints[view]).abs().max() < 0.02
+        assert torch.equal(shown[..., 4:], rgb[..., 4:])  # the background is no object
+    both = [colors.apply(view, rgb, alpha) for view in range(2)]
+    torch.testing.assert_close(sum(both) / 2, rgb, rtol=0, atol=1e-5)
+
+
+def test_weights_of_views_by_hand() -> None:
+    weights = ViewWeights(3)
+    assert [weights.weight(0, 0.1), weights.weight(1, 0.1)] == [1.0, 1.0]
+    assert weights.weight(2, 0.5) == pytest.approx(0.04)  # (0.1 / 0.5)^2
+    assert weights.weight(0, 0.05) == 1.0
+
+
+def test_a_black_view_of_weight_zero_is_not_looked_at() -> None:
+    views = sphere_views(orbit_cameras(20, 16, 4))
+    rgb, alpha = views.rgb.clone(), views.alpha.clone()
+    rgb[2], alpha[2] = 0, 0  # would leave no visual hull
+    config = SplatConfig(steps=6, num_initial=50, hull_resolution=12)
+    weights = torch.tensor([1.0, 1, 0, 1])
+    broken = fit_splats(Views(rgb, alpha, views.cameras), config, view_weights=weights)
+    whole = fit_splats(views, config, view_weights=weights)
+    assert torch.equal(broken.means, whole.means)
+    with pytest.raises(InputError, match="weight 0"):
+        fit_splats(views, config, view_weights=torch.zeros(4))
+    with pytest.raises(InputError, match="sh_degree=4"):
+        fit_splats(views, SplatConfig(sh_degree=4))
+
+
+def test_robust_options_run_together() -> None:
+    views = sphere_views(orbit_cameras(20, 16, 4))
+    loss = SplatLossConfig(pixel="trimmed", lambda_opacity=0.01, lambda_scale=0.01)
+    config = SplatConfig(
+        steps=8, num_initial=50, hull_resolution=12, antialiased=True, color_affine=True,
+        adaptive_view_weights=True, loss=loss,
+    )  # fmt: skip
+    splats = fit_splats(views, config)
+    assert all(torch.isfinite(tensor).all() for tensor in splats.tensors().values())
+
+
+def test_crop_shows_the_same_pixels() -> None:
+    view = sphere_views(orbit_cameras(20, 96, 4))[1]
+    crop = crop_to_object(view, 8)
+    assert crop.cameras.width % 16 == 0
+    assert crop.cameras.width < 96
+    assert crop.alpha.sum().item() == pytest.approx(view.alpha.sum().item())
+    left = round((view.cameras.Ks - crop.cameras.Ks)[0, 0, 2].item())
+    top = round((view.cameras.Ks - crop.cameras.Ks)[0, 1, 2].item())
+    generator = torch.Generator().manual_seed(0)
+    points = 0.1 * torch.randn(50, 3, generator=generator)
+    splats = initial_splats(points, torch.rand(50, 3, generator=generator), 0.5, 0)
+    whole, part = (rasterize(splats, c).rgb for c in (view.cameras, crop.cameras))
+    expected = whole[..., top : top + crop.cameras.height, left : left + crop.cameras.width]
+    torch.testing.assert_close(part, expected, rtol=0, atol=1e-4)
+    empty = Views(view.rgb, torch.zeros_like(view.alpha), view.cameras)
+    assert crop_to_object(empty, 8) is empty
+
+
+@pytest.mark.parametrize("num_views", [3, 16, 20])
+def test_views_between_at_other_elevations(num_views: int) -> None:
+    cameras = orbit_cameras(20, 8, 16)
+    between = between_cameras(cameras, num_views, (-10.0, 50.0))
+    assert len(between) == 3 * num_views
+    elevation = between.elevation_deg.view(3, num_views)
+    expected = torch.tensor([20.0, -10.0, 50.0])[:, None].expand(3, num_views)
+    torch.testing.assert_close(elevation, expected, rtol=0, atol=1e-3)
+    azimuth = between.azimuth_deg.view(3, num_views)
+    torch.testing.assert_close(azimuth, azimuth[:1].expand(3, num_views), rtol=0, atol=1e-3)
+    assert between.positions.norm(dim=-1).tolist() == pytest.approx([1.5] * 3 * num_views)
+    with pytest.raises(InputError, match="elevation 90"):
+        between_cameras(cameras, 4, (90.0,))
 
 
 def test_fit_of_a_sphere_shows_unseen_views() -> None:

@@ -16,6 +16,7 @@ from hi3d.rendering.orbit_config import OrbitRenderConfig
 from hi3d.rendering.orbit_files import EncodedOrbit
 from hi3d.rendering.orbits import RenderedObject, render_orbits
 from hi3d.rendering.ray_executor import run_jobs_on_ray
+from hi3d.rendering.render_run import remove_partial_notes
 from hi3d.rendering.worker_pool import WorkerLimits
 
 NUM_OBJECTS = 12
@@ -115,3 +116,12 @@ def test_on_a_ray_cluster():
         ray.shutdown()
     assert [outcomes[job].result for job in jobs] == [2, None, None, "aaa"]
     assert [outcomes[job].cause for job in jobs] == ["", "ZeroDivisionError", "crash", ""]
+
+
+def test_notes_that_a_kill_left_are_removed(tmp_path):
+    for name in (".index.77.part.json", ".settings.8.part.json", ".index-0001.9.part.json"):
+        (tmp_path / name).touch()
+    remove_partial_notes(tmp_path, "")
+    assert [path.name for path in tmp_path.iterdir()] == [".index-0001.9.part.json"]
+    remove_partial_notes(tmp_path, "-0001")
+    assert not list(tmp_path.iterdir())

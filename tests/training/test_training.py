@@ -39,6 +39,7 @@ DEBUG = [
     "trainer.precision=32-true",
     "trainer.strategy=auto",
     "trainer.devices=1",
+    "trainer.num_threads=1",
 ]
 SMALL_UNET = [
     "unet.block_out_channels=[32,32]",

@@ -8,6 +8,7 @@
 //   means2d   [N, 2]  pixels, pixel centres at +0.5
 //   conics    [N, 3]  inverse 2D covariance: xx, xy, yy
 //   opacities [N]     in [0, 1]
+//   radii     [N, 2]  half sizes of the boxes that hold all alpha >= 1/255, in pixels
 //   features  [N, 4]  red, green, blue, depth
 //   splat_ids [M]     Gaussians of all tiles, tile after tile, front to back in each
 //   offsets   [T + 1] the first entry of each tile in splat_ids
@@ -66,28 +67,19 @@ typedef struct {
   int first_row, last_row; // rows of the tile that the Gaussian can reach with alpha >= 1/255
 } Splat;
 
-// Reads Gaussian `id` for the tile whose first row is `tile_y`. The row range is empty where the
-// Gaussian is too faint to be seen.
+// Reads Gaussian `id` for the tile whose first row is `tile_y`.
 static inline Splat load_splat(const float *means2d, const float *conics, const float *opacities,
-                               int64_t id, int64_t tile_y) {
+                               const float *radii, int64_t id, int64_t tile_y) {
   Splat s;
-  float a = conics[3 * id], c = conics[3 * id + 2];
   s.x = means2d[2 * id];
   s.y = means2d[2 * id + 1];
-  s.half_a = 0.5f * a;
+  s.half_a = 0.5f * conics[3 * id];
   s.b = conics[3 * id + 1];
-  s.half_c = 0.5f * c;
+  s.half_c = 0.5f * conics[3 * id + 2];
   s.opacity = opacities[id];
-  s.first_row = 0;
-  s.last_row = -1;
-  float max_power = logf(255.0f * s.opacity);
-  float determinant = a * c - s.b * s.b;
-  if (!(max_power > 0.0f) || !(determinant > 0.0f))
-    return s;
-  // The ellipse of that power spans y +- sqrt(2 power cov_yy), cov_yy = a / det; 0.01 px of slack.
-  float reach = sqrtf(2.0f * max_power * a / determinant) + 0.01f;
-  float top = s.y - 0.5f - (float)tile_y;
-  float first = ceilf(top - reach), last = floorf(top + reach);
+  const float reach = radii[2 * id + 1] + 0.01f; // 0.01 px of slack, against rounding
+  const float top = s.y - 0.5f - (float)tile_y;
+  const float first = ceilf(top - reach), last = floorf(top + reach);
   s.first_row = first < 0.0f ? 0 : (first > TILE ? TILE : (int)first);
   s.last_row = last > TILE - 1 ? TILE - 1 : (last < -1.0f ? -1 : (int)last);
   return s;
@@ -101,9 +93,9 @@ static inline vec power_at(const Splat *s, vec dx, float dy) {
 }
 
 void splat_forward(const float *means2d, const float *conics, const float *opacities,
-                   const float *features, const int64_t *splat_ids, const int64_t *offsets,
-                   int64_t width, int64_t height, int num_threads, float *image,
-                   float *transmittance, int32_t *last) {
+                   const float *radii, const float *features, const int64_t *splat_ids,
+                   const int64_t *offsets, int64_t width, int64_t height, int num_threads,
+                   float *image, float *transmittance, int32_t *last) {
   const int64_t tiles_x = (width + TILE - 1) / TILE, tiles_y = (height + TILE - 1) / TILE;
   const int64_t area = width * height;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(num_threads)
@@ -123,7 +115,7 @@ void splat_forward(const float *means2d, const float *conics, const float *opaci
     const int64_t count = offsets[tile + 1] - offsets[tile];
     for (int64_t k = 0; k < count; k++) {
       const int64_t id = splat_ids[offsets[tile] + k];
-      const Splat s = load_splat(means2d, conics, opacities, id, y0);
+      const Splat s = load_splat(means2d, conics, opacities, radii, id, y0);
       const float *f = features + CHANNELS * id;
       const vec dx = (float)x0 + 0.5f - s.x + COLUMNS;
       const ivec entry = (ivec){0} + (int32_t)(k + 1);
@@ -168,11 +160,11 @@ void splat_forward(const float *means2d, const float *conics, const float *opaci
 //                    Gaussian, needs no atomics and gives the same sum with any number of threads
 //   grads   [N, 10]  means2d x y, conic xx xy yy, opacity, features 4
 void splat_backward(const float *means2d, const float *conics, const float *opacities,
-                    const float *features, const int64_t *splat_ids, const int64_t *offsets,
-                    const int64_t *slots, const int64_t *firsts, int64_t num_splats,
-                    int64_t width, int64_t height, int num_threads, const float *transmittance,
-                    const int32_t *last, const float *grad_image, const float *grad_alpha,
-                    float *scratch, float *grads) {
+                    const float *radii, const float *features, const int64_t *splat_ids,
+                    const int64_t *offsets, const int64_t *slots, const int64_t *firsts,
+                    int64_t num_splats, int64_t width, int64_t height, int num_threads,
+                    const float *transmittance, const int32_t *last, const float *grad_image,
+                    const float *grad_alpha, float *scratch, float *grads) {
   const int64_t tiles_x = (width + TILE - 1) / TILE, tiles_y = (height + TILE - 1) / TILE;
   const int64_t area = width * height;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(num_threads)
@@ -203,7 +195,7 @@ void splat_backward(const float *means2d, const float *conics, const float *opac
       memset(scratch + GRADIENTS * slots[begin + k], 0, GRADIENTS * sizeof(float));
     for (int64_t k = (int64_t)deepest - 1; k >= 0; k--) {
       const int64_t id = splat_ids[begin + k];
-      const Splat s = load_splat(means2d, conics, opacities, id, y0);
+      const Splat s = load_splat(means2d, conics, opacities, radii, id, y0);
       const float *f = features + CHANNELS * id;
       const vec dx = (float)x0 + 0.5f - s.x + COLUMNS;
       // Sums over the rows; those over the columns follow at the end.

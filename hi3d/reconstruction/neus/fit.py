@@ -13,7 +13,7 @@ from hi3d.reconstruction.neus.fields import ActiveGrid, GridField, surface_cells
 from hi3d.reconstruction.neus.native import native_is_available, native_objective
 from hi3d.reconstruction.neus.rays import PixelSampler
 from hi3d.reconstruction.neus.renderer import draw_samples, neus_objective
-from hi3d.reconstruction.visual_hull import FOREGROUND_ALPHA, hull_sdf
+from hi3d.reconstruction.visual_hull import hull_sdf, shows_object
 from hi3d.views import Views
 
 LR_DECAY = 0.1
@@ -36,20 +36,25 @@ def fit_neus(
         config: settings; None = the defaults.
         seed: of the random rays. The same seed and number of threads give the same field on a CPU.
         view_weights: [V] weight of each view in the image losses; None = all 1. Weights below 1
-            let interpolated views count less than the given ones.
+            let interpolated views count less than the given ones. Views that show no object are
+            left out.
 
     Returns:
         The field at the last resolution. It always holds a surface.
 
     Raises:
-        InputError: no view shows an object, or settings contradict each other.
+        InputError: no view shows an object, none shows background, or settings contradict each
+            other.
     """
     config = config or NeusConfig()
     check_config(config)
-    if not (views.alpha >= FOREGROUND_ALPHA).any():
-        raise InputError("no view shows an object (alpha is 0 everywhere): check the matting")
-    if view_weights is not None and view_weights.shape != (len(views),):
+    if view_weights is None:
+        view_weights = torch.ones(len(views))
+    if view_weights.shape != (len(views),):
         raise ValueError(f"view_weights must be [{len(views)}], got {tuple(view_weights.shape)}")
+    shown = shows_object(views).nonzero()[:, 0]
+    if len(shown) < len(views):
+        views, view_weights = views[shown], view_weights.to(shown.device)[shown]
     views = shrunk(views, config.image_resolution)
     device = views.rgb.device
     generator = torch.Generator(device).manual_seed(seed)
@@ -63,10 +68,8 @@ def fit_neus(
     with progress_bar() as bar:
         task = bar.add_task("NeuS", total=config.steps, status="")
         for level, end in zip(config.resolutions, level_ends(config), strict=True):
-            start_field = field.resampled(level)
-            grid = ActiveGrid(
-                start_field, active_cells(start_field, first=step == 0, config=config)
-            )
+            field = field.resampled(level)
+            grid = ActiveGrid(field, active_cells(field, first=step == 0, config=config))
             optimizer = make_optimizer(grid, sharpness, config)
             while step < end:
                 decay_learning_rates(optimizer, step / config.steps)
@@ -81,9 +84,7 @@ def fit_neus(
                 if step % REPORT_EVERY == 0 or step == config.steps:
                     status = f"color {losses['loss_color']:.4f}  inv_s {inv_s.item():.0f}"
                     bar.update(task, completed=step, status=status)
-            field = grid.to_field()
-            if (field.sdf < 0).sum() < MIN_INSIDE:  # optimised away: go on from what was there
-                field = start_field
+            field = surviving(grid.to_field(), field)
     return field
 
 
@@ -149,6 +150,11 @@ def make_optimizer(
     return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
 
+def surviving(field: GridField, earlier: GridField) -> GridField:
+    """`field`, or the earlier one where optimisation has left no surface worth the name."""
+    return field if (field.sdf < 0).sum() >= MIN_INSIDE else earlier
+
+
 def decay_learning_rates(optimizer: torch.optim.Optimizer, progress: float) -> None:
     """Exponential decay to `LR_DECAY` at progress 1."""
     for group in optimizer.param_groups:
@@ -181,7 +187,7 @@ def check_config(config: NeusConfig) -> None:
         raise InputError("resolution_starts needs one share per resolution, the first 0")
     if starts != sorted(starts) or starts[-1] >= 1 or min(config.resolutions) < 8:
         raise InputError("resolution_starts must rise within [0, 1) and resolutions be at least 8")
-    if config.steps < 1 or config.rays_per_step < 1:
+    if min(config.steps, config.rays_per_step) < 1:
         raise InputError("steps and rays_per_step must be at least 1")
 
 

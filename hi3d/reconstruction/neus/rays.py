@@ -59,7 +59,9 @@ class PixelSampler:
         self.origins = cameras.positions
         self.pixel_to_world = cameras.camtoworlds[:, :3, :3] @ torch.linalg.inv(cameras.Ks)
         margin = max(1, round(MARGIN * cameras.height))
-        near = torch.nn.functional.max_pool2d(views.alpha, 2 * margin + 1, stride=1, padding=margin)
+        pool, size = torch.nn.functional.max_pool2d, 2 * margin + 1
+        near = pool(views.alpha, (1, size), stride=1, padding=(0, margin))
+        near = pool(near, (size, 1), stride=1, padding=(margin, 0))
         self.near_silhouette = (near > 0).flatten().nonzero()[:, 0]
 
     def sample(self, num_rays: int, generator: torch.Generator) -> Rays:

@@ -22,11 +22,11 @@ def native_library() -> ctypes.CDLL | None:
     if library is not None:
         library.splat_forward.restype = None
         library.splat_forward.argtypes = [
-            *[_ADDRESS] * 6, *[_SIZE] * 2, _INT, *[_ADDRESS] * 3,
+            *[_ADDRESS] * 7, *[_SIZE] * 2, _INT, *[_ADDRESS] * 3,
         ]  # fmt: skip
         library.splat_backward.restype = None
         library.splat_backward.argtypes = [
-            *[_ADDRESS] * 8, *[_SIZE] * 3, _INT, *[_ADDRESS] * 6,
+            *[_ADDRESS] * 9, *[_SIZE] * 3, _INT, *[_ADDRESS] * 6,
         ]  # fmt: skip
     return library
 
@@ -55,13 +55,14 @@ def rasterize_native(
         ("conics", conics, (num, 3)),
         ("opacities", opacities, (num,)),
         ("features", features, (num, NUM_FEATURES)),
+        ("radii", radii, (num, 2)),
     ):
         if tensor.shape != shape or tensor.dtype != torch.float32 or tensor.device.type != "cpu":
             raise ValueError(f"{name} must be {list(shape)} float32 on the CPU")
     if native_library() is None:
         raise ValueError("the rasteriser is not compiled: use backend='torch'")
     lists = bin_into_tiles(means2d, radii, depths, width, height, TILE_SIZE)
-    return _RasterizeNative.apply(means2d, conics, opacities, features, lists, width, height)
+    return _RasterizeNative.apply(means2d, conics, opacities, radii, features, lists, width, height)
 
 
 class _RasterizeNative(torch.autograd.Function):
@@ -71,6 +72,7 @@ class _RasterizeNative(torch.autograd.Function):
         means2d: Tensor,
         conics: Tensor,
         opacities: Tensor,
+        radii: Tensor,
         features: Tensor,
         lists: TileLists,
         width: int,
@@ -78,7 +80,7 @@ class _RasterizeNative(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         library = native_library()
         assert library is not None
-        inputs = [t.contiguous() for t in (means2d, conics, opacities, features)]
+        inputs = [t.contiguous() for t in (means2d, conics, opacities, radii, features)]
         image = torch.empty(NUM_FEATURES, height, width)
         transmittance = torch.empty(height, width)
         last = torch.empty(height, width, dtype=torch.int32)
@@ -107,4 +109,4 @@ class _RasterizeNative(torch.autograd.Function):
             pointer(transmittance), pointer(last), pointer(grad_image), pointer(grad_alpha),
             pointer(scratch), pointer(grads),
         )  # fmt: skip
-        return grads[:, :2], grads[:, 2:5], grads[:, 5], grads[:, 6:], None, None, None
+        return grads[:, :2], grads[:, 2:5], grads[:, 5], None, grads[:, 6:], None, None, None

@@ -9,17 +9,18 @@ from hi3d.reconstruction.rasterization.projection import DILATION, NEAR_PLANE
 
 
 def rasterize_gsplat(
-    splats: GaussianSplats, cameras: Cameras
+    splats: GaussianSplats, cameras: Cameras, antialiased: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Render with `gsplat.rasterization`.
 
     Args:
         splats: on a CUDA device.
         cameras: V cameras on the same device.
+        antialiased: compensate the widening of Gaussians thinner than a pixel.
 
     Returns:
         rgb [V, 3, H, W] over black, alpha [V, 1, H, W], expected depth [V, 1, H, W], means2d
-        [V, N, 2] in pixels (of the graph) and visible [V, N] bool.
+        [V, N, 2] in pixels (of the graph) and radii [V, N, 2] in pixels.
 
     Raises:
         ValueError: the splats are not on a CUDA device: gsplat does not rasterise elsewhere.
@@ -42,11 +43,10 @@ def rasterize_gsplat(
         eps2d=DILATION,
         sh_degree=splats.sh_degree,
         packed=False,
+        rasterize_mode="antialiased" if antialiased else "classic",
         render_mode="RGB+ED",
     )
     image = features.permute(0, 3, 1, 2)
-    radii = info["radii"]  # [V, N, 2], in gsplat before 1.5 [V, N]
-    visible = (radii > 0).all(-1) if radii.ndim == 3 else radii > 0
     alpha = alpha.permute(0, 3, 1, 2)
     depth = torch.where(alpha > 0, image[:, 3:], torch.zeros_like(alpha))
-    return image[:, :3], alpha, depth, info["means2d"], visible
+    return image[:, :3], alpha, depth, info["means2d"], info["radii"]

@@ -7,12 +7,17 @@ import torch
 from torch import Tensor
 
 from hi3d.cameras import Cameras
+from hi3d.reconstruction.gaussian_splats import GaussianSplats
 
 NEAR_PLANE = 0.01
 DILATION = 0.3  # px^2 added to every 2D variance: no Gaussian is thinner than a pixel (3DGS)
 MIN_ALPHA = 1 / 255  # contributions below are left out (3DGS)
 MAX_ALPHA = 0.999
 MIN_TRANSMITTANCE = 1e-4  # a pixel is finished before it falls below this (3DGS)
+LARGEST = 1e6  # Gaussians with a number beyond are left out
+LARGEST_SCALE = 1e4  # its fourth power in pixels, near the camera, still fits float32
+SMALLEST_QUAT = 1e-8  # a shorter quaternion has no direction
+MIN_COMPENSATION = 1e-4  # far below 1/255; keeps the gradient of the square root finite
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class ProjectedSplats:
     """Inverse of the 2D covariances in 1/px^2: xx, xy, yy."""
     depths: Tensor  # [V, N]
     """Along the camera's z axis."""
+    opacities: Tensor  # [V, N]
+    """In [0, 1], with the compensation of anti-aliasing where that is on."""
     radii: Tensor  # [V, N, 2]
     """Half width and half height, in pixels, of the box that holds every pixel with alpha of at
     least 1/255; 0 where the Gaussian cannot be seen. Without gradient."""
@@ -48,17 +55,54 @@ def rotation_matrices(quats: Tensor) -> Tensor:
     return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
 
 
+def leave_out_unusable(splats: GaussianSplats) -> tuple[GaussianSplats, Tensor]:
+    """Make Gaussians that cannot be drawn invisible, whatever a fit or a file may hold.
+
+    Left out are those with a number that is NaN, infinite or beyond `LARGEST`, those larger than
+    `LARGEST_SCALE`, and those with a quaternion of no length. They get no gradient.
+
+    Args:
+        splats: N Gaussians.
+
+    Returns:
+        N Gaussians that are safe to project, and whether each is usable [N] bool.
+    """
+    with torch.no_grad():
+        length = splats.quats.norm(dim=-1)
+        usable = (length > SMALLEST_QUAT) & (length < LARGEST)
+        usable &= splats.logit_opacities.abs() < LARGEST
+        usable &= (splats.log_scales.abs() < LARGEST).all(-1)
+        usable &= (splats.log_scales < math.log(LARGEST_SCALE)).all(-1)
+        usable &= (splats.means.abs() < LARGEST).all(-1)
+        usable &= (splats.sh.abs() < LARGEST).flatten(1).all(-1)
+    if bool(usable.all()):
+        return splats, usable
+    replacements = {
+        "means": 0.0,
+        "quats": 1.0,
+        "log_scales": 0.0,
+        "logit_opacities": -LARGEST,  # opacity 0
+        "sh": 0.0,
+    }
+    safe = {}
+    for name, tensor in splats.tensors().items():
+        mask = usable.view(-1, *[1] * (tensor.ndim - 1))
+        safe[name] = torch.where(mask, tensor, tensor.new_tensor(replacements[name]))
+    return GaussianSplats(**safe), usable
+
+
 def project_splats(
     means: Tensor,  # [N, 3]
     quats: Tensor,  # [N, 4] wxyz
     scales: Tensor,  # [N, 3]
     opacities: Tensor,  # [N]
     cameras: Cameras,
+    antialiased: bool = False,
 ) -> ProjectedSplats:
     """EWA projection: the 3D covariance through the local affine map of the camera.
 
-    Differentiable in `means`, `quats` and `scales`. Gaussians nearer than `NEAR_PLANE`, outside the
-    image or fainter than 1/255 get a radius of 0.
+    Differentiable in `means`, `quats`, `scales` and `opacities`. Gaussians nearer than
+    `NEAR_PLANE`, outside the image or fainter than 1/255 get a radius of 0.
 
     Args:
         means: [N, 3] centres in the world.
@@ -66,8 +110,11 @@ def project_splats(
         scales: [N, 3] standard deviations.
         opacities: [N] in [0, 1].
         cameras: V cameras.
+        antialiased: lower the opacity of Gaussians that `DILATION` widens, by the square root of
+            the ratio of the areas, so that one thinner than a pixel does not grow brighter.
 
-    Source: Zwicker et al., "EWA Splatting"; Kerbl et al. [23], Section 4.
+    Source: Zwicker et al., "EWA Splatting"; Kerbl et al. [23], Section 4; the compensation: Yu et
+    al., "Mip-Splatting", Equation 10.
     """
     rotations, translations = cameras.viewmats[:, :3, :3], cameras.viewmats[:, :3, 3]
     local = means @ rotations.transpose(1, 2) + translations[:, None]  # [V, N, 3]
@@ -90,21 +137,29 @@ def project_splats(
     # Columns are the axes of the ellipse: covariance = axes axes^T.
     axes = jacobian @ rotations[:, None] @ (rotation_matrices(quats) * scales[:, None])
     first, second = axes.unbind(-2)  # [V, N, 3] each
-    xx = (first * first).sum(-1) + DILATION
+    xx, yy = (first * first).sum(-1), (second * second).sum(-1)
     xy = (first * second).sum(-1)
-    yy = (second * second).sum(-1) + DILATION
-    determinant = (xx * yy - xy * xy).clamp(min=1e-12)
+    # det(axes axes^T) is the squared length of the cross product (Cauchy and Binet); the difference
+    # xx yy - xy^2 would lose all digits for needles.
+    normal = torch.linalg.cross(first, second)
+    area = (normal * normal).sum(-1)
+    determinant = area + DILATION * (xx + yy) + DILATION**2
+    xx, yy = xx + DILATION, yy + DILATION
     conics = torch.stack([yy, -xy, xx], dim=-1) / determinant[..., None]
+    if antialiased:
+        opacities = opacities * (area / determinant).clamp(min=MIN_COMPENSATION**2).sqrt()
+    else:
+        opacities = opacities.expand(len(cameras), -1)
 
     with torch.no_grad():
         # opacity * exp(-power) = 1/255 on an ellipse that spans sqrt(2 power variance).
         power = (opacities / MIN_ALPHA).clamp(min=1).log()
-        radii = (2 * power[:, None] * torch.stack([xx, yy], dim=-1)).sqrt()
+        radii = (2 * power[..., None] * torch.stack([xx, yy], dim=-1)).sqrt()
         size = means.new_tensor([cameras.width, cameras.height])
         on_image = ((means2d + radii > 0) & (means2d - radii < size)).all(-1)
         seen = in_front & on_image & (power > 0)
         radii = torch.where(seen[..., None], radii, torch.zeros_like(radii))
-    return ProjectedSplats(means2d, conics, depths, radii)
+    return ProjectedSplats(means2d, conics, depths, opacities, radii)
 
 
 def evaluate_harmonics(sh: Tensor, directions: Tensor) -> Tensor:

@@ -1,0 +1,87 @@
+"""Which views a reconstruction can trust: one broken view would carve the whole object away."""
+
+import torch
+from torch import Tensor
+
+from hi3d.errors import InputError
+from hi3d.reconstruction.neus.fit import shrunk
+from hi3d.reconstruction.visual_hull import FOREGROUND_ALPHA, hull_sdf
+from hi3d.views import Views
+
+MIN_VIEWS = 2
+MIN_VIEWS_TO_JUDGE = 6
+"""With fewer, the others say too little about where the object can be."""
+GRID_RESOLUTION, IMAGE_RESOLUTION = 40, 64
+MAX_CARVED_SHARE = 0.2
+"""A view that alone calls more than this share of the hull empty contradicts the others ..."""
+MAX_CARVED_RATIO = 4.0
+"""... if it is also this much worse than the views are in general."""
+
+
+def usable_views(views: Views, half_extent: float = 0.55) -> tuple[Views, dict[str, str]]:
+    """Leave out views without an object and views that contradict all others.
+
+    Args:
+        views: V views over white with alpha.
+        half_extent: the object lies in [-half_extent, half_extent]^3.
+
+    Returns:
+        The views to use, and for each of the others, by its number, what is wrong with it.
+
+    Raises:
+        InputError: a camera is not finite, no view shows an object, or fewer than two are left.
+    """
+    if not (
+        torch.isfinite(views.cameras.viewmats).all() and torch.isfinite(views.cameras.Ks).all()
+    ):
+        raise InputError("a camera holds numbers that are not finite: correct cameras.json")
+    faults: dict[str, str] = {}
+    for view in range(len(views)):
+        fault = _fault(views.rgb[view], views.alpha[view])
+        if fault:
+            faults[str(view)] = fault
+    if len(faults) == len(views):
+        raise InputError(f"no view shows an object ({faults['0']}): check the matting")
+    while True:
+        kept = [view for view in range(len(views)) if str(view) not in faults]
+        carved = carved_shares(views[kept], half_extent)
+        worst = int(carved.argmax())
+        limit = max(MAX_CARVED_SHARE, MAX_CARVED_RATIO * carved.median().item())
+        contradicts = len(kept) >= MIN_VIEWS_TO_JUDGE and carved[worst] > limit
+        if not contradicts or 4 * (len(faults) + 1) > len(views):
+            break
+        faults[str(kept[worst])] = "contradicts the other views: a wrong camera or matte"
+    if len(kept) < MIN_VIEWS:
+        raise InputError(f"{len(kept)} usable view of {len(views)}: give at least {MIN_VIEWS}")
+    return (views[kept] if faults else views), faults
+
+
+def carved_shares(views: Views, half_extent: float) -> Tensor:
+    """Of the points that at most one view calls empty, the share that each view does. [V]"""
+    views = shrunk(views, IMAGE_RESOLUTION)
+    spacing = 2 * half_extent / (GRID_RESOLUTION - 1)
+    far = 2 * half_extent  # where a view does not look
+    background = torch.stack(
+        [
+            (sdf > spacing / 2) & (sdf < far)
+            for sdf in (
+                hull_sdf(views[view], GRID_RESOLUTION, half_extent).flatten()
+                for view in range(len(views))
+            )
+        ]
+    )
+    count = background.sum(0)
+    alone = (background & (count == 1)).sum(1)
+    return alone / (count <= 1).sum().clamp_min(1)
+
+
+def _fault(rgb: Tensor, alpha: Tensor) -> str | None:
+    """What makes one view, [3, H, W] and [1, H, W], useless by itself."""
+    if not (torch.isfinite(rgb).all() and torch.isfinite(alpha).all()):
+        return "holds numbers that are not finite"
+    if not (alpha >= FOREGROUND_ALPHA).any():
+        return "alpha is 0 everywhere"
+    flat = (rgb.amax((1, 2)) - rgb.amin((1, 2))).max() == 0
+    if flat and (alpha >= FOREGROUND_ALPHA).all():
+        return "one colour and no background"
+    return None
