@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import load_config
-from hi3d.evaluation.mesh_metrics import MeshMetricsConfig, score_mesh
+from hi3d.evaluation.mesh_metrics import MeshMetricsConfig, rotated_about_up, score_mesh
 from hi3d.evaluation.tables import markdown_table, write_results
 from hi3d.evaluation.view_metrics import ViewMetricsConfig, score_views
 from hi3d.reconstruction.mesh_io import load_mesh
@@ -20,6 +20,13 @@ def main() -> None:
     parser.add_argument("what", choices=["views", "mesh"], help="folders of views, or mesh files")
     parser.add_argument("--pred", required=True, type=Path, metavar="PATH", help="what to score")
     parser.add_argument("--gt", required=True, type=Path, metavar="PATH", help="ground truth")
+    parser.add_argument(
+        "--rotate-gt-deg",
+        type=float,
+        default=0.0,
+        metavar="A",
+        help="azimuth at which the photo shows the true mesh: turns it back by A degrees",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here too")
     arguments = parse_arguments(parser)
     if arguments.what == "views":
@@ -28,7 +35,8 @@ def main() -> None:
         scores = views.means()
     else:
         mesh_config = load_config(MeshMetricsConfig, arguments.config, arguments.overrides)
-        scores = asdict(score_mesh(load_mesh(arguments.pred), load_mesh(arguments.gt), mesh_config))
+        truth = rotated_about_up(load_mesh(arguments.gt), -arguments.rotate_gt_deg)
+        scores = asdict(score_mesh(load_mesh(arguments.pred), truth, mesh_config))
     results = {arguments.pred.name: scores}
     print(markdown_table(results, decimals=4), end="")
     if arguments.json:

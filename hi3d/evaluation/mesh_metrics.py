@@ -3,7 +3,8 @@
 Lengths are in world units: the longest side of the object is 1.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -198,6 +199,22 @@ def inside_grid(mesh: SurfaceMesh, resolution: int, half_extent: float) -> Tenso
         )
         inside[in_box] = torch.from_numpy(np.abs(winding) > 0.5)
     return inside | enclosed_cells(mesh, resolution, half_extent)
+
+
+def rotated_about_up(mesh: SurfaceMesh, angle_deg: float) -> SurfaceMesh:
+    """The mesh turned about the up axis (z), counter-clockwise seen from above.
+
+    A photo taken from azimuth A gives a mesh whose azimuth 0 is there: turn the true mesh by -A, as
+    SyncDreamer's evaluation does.
+
+    Args:
+        mesh: any mesh.
+        angle_deg: in degrees.
+    """
+    angle = math.radians(angle_deg)
+    x, y, z = mesh.vertices.unbind(-1)
+    cos, sin = math.cos(angle), math.sin(angle)
+    return replace(mesh, vertices=torch.stack([cos * x - sin * y, sin * x + cos * y, z], dim=-1))
 
 
 def score_mesh(

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import trimesh
@@ -46,6 +47,25 @@ def test_meshes_are_scored(tmp_path):
     scores = json.loads((tmp_path / "s.json").read_text())["mean"]
     assert scores["volume_iou"] == pytest.approx(0.5)
     assert set(scores) == {"chamfer_distance", "volume_iou", "f_score"}
+
+
+def test_the_true_mesh_is_turned_back_by_the_azimuth_of_the_photo(tmp_path):
+    rod = trimesh.creation.box(
+        (0.6, 0.1, 0.1), trimesh.transformations.translation_matrix((0.2, 0, 0))
+    )
+    rod.export(tmp_path / "pred.ply")
+    # What a photo from azimuth 50 calls the front lies at azimuth 50 of the true mesh.
+    angle = np.deg2rad(50)
+    rod.apply_transform(trimesh.transformations.rotation_matrix(angle, (0, 0, 1)))
+    rod.export(tmp_path / "gt.ply")
+    result = evaluate(
+        "mesh", "--pred", tmp_path / "pred.ply", "--gt", tmp_path / "gt.ply",
+        "--rotate-gt-deg", 50, "--json", tmp_path / "s.json", "num_samples=2000",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    scores = json.loads((tmp_path / "s.json").read_text())["mean"]
+    assert scores["volume_iou"] > 0.95
+    assert scores["chamfer_distance"] < 0.02
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
