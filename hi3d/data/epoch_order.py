@@ -135,3 +135,9 @@ def draw_start(seed: int, epoch: int, uid: str) -> int:
     """
     digest = hashlib.blake2b(f"{seed}/{epoch}/{uid}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little")
+
+
+def fold_of(uid: str, num_folds: int) -> int:
+    """The fold of an orbit in cross-fitting, from its name alone: in [0, num_folds)."""
+    digest = hashlib.blake2b(uid.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % num_folds

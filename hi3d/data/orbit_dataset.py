@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hi3d.data.broken_orbits import BrokenOrbitError
-from hi3d.data.epoch_order import draw_start
+from hi3d.data.epoch_order import draw_start, fold_of
 from hi3d.data.orbit_decoding import (
     OrbitFiles,
     OrbitReading,
@@ -51,6 +51,7 @@ class OrbitDataset(Dataset):
         strict: bool = True,
         packed: bool = False,
         seed: int = 0,
+        held_out_fold: tuple[int, int] | None = None,
     ):
         """Args:
         folder: of orbit folders, or of shards (one shard is accepted too). Shards that are added
@@ -66,6 +67,7 @@ class OrbitDataset(Dataset):
             additional entry `broken`, a list of the error.
         packed: give integers, for `hi3d.data.orbit_decoding.unpack_orbits`.
         seed: of random starts, where the epoch is part of the index.
+        held_out_fold: leave out the orbits of fold k of K, see `hi3d.data.epoch_order.fold_of`.
 
         Raises:
             InputError: the folder holds no orbit, or the first one cannot be read (not `strict`:
@@ -77,6 +79,9 @@ class OrbitDataset(Dataset):
         self.packed = packed
         self.seed = seed
         self._orbits = _find_orbits(folder, strict)
+        if held_out_fold is not None:
+            fold, num_folds = held_out_fold
+            self._orbits = [o for o in self._orbits if fold_of(o.uid, num_folds) != fold]
         self._reading = OrbitReading(resolution, load_depth, load_normals, num_views)
         self._shape: tuple[int, ...] | None = None
         self._cache: _Cache | None = None

@@ -23,6 +23,7 @@ from hi3d.diffusion.conditioning import (
     vector_condition,
 )
 from hi3d.diffusion.guidance import guidance_scales
+from hi3d.diffusion.reference_detail import add_reference_detail
 from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
 from hi3d.pipelines.sampler import SamplerConfig, sampling_progress, sampling_sigmas
 from hi3d.views import ReferenceImage, Views
@@ -53,7 +54,8 @@ class RefinerPipeline(DiffusionPipeline):
         depth_estimator: depth of the stage-1 views.
         elevation_estimator: not used by this stage; kept where the folder has one.
         resolution: image side that the UNet was trained at.
-        residual: the UNet was trained on the difference to the conditioning video.
+        residual: the UNet was trained on the difference to the conditioning video, which has
+            the photo's detail where both agree (`add_reference_detail`).
         """
         super().__init__()
         self.register_modules(
@@ -91,6 +93,8 @@ class RefinerPipeline(DiffusionPipeline):
         reference = F.interpolate(image.rgb[None], size, mode="area").to(self.device)
         orbit = F.interpolate(views.rgb, size, mode="bicubic", align_corners=False).clamp(0, 1)
         orbit = torch.cat([reference, orbit[1:].to(self.device)])[None]
+        if self.config.residual:
+            orbit = add_reference_detail(orbit, reference)
         # 2. Image latents, orbit latents and depth for channel concatenation.
         strength = torch.tensor([sampler.noise_aug_strength])
         image_latents = self._latents(reference[:, None], strength, generator)

@@ -11,6 +11,7 @@ from hi3d.data.orbit_dataset import OrbitDataset
 from hi3d.data.orbit_decoding import OrbitReading, unpack_orbits
 from hi3d.data.orbit_loader import OrbitLoader
 from hi3d.data.orbit_stream import OrbitStream
+from hi3d.errors import InputError
 from hi3d.training.experiment import DataConfig
 
 
@@ -37,8 +38,8 @@ class OrbitDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the data sets, so that a wrong path is told before any network is built."""
         if not hasattr(self, "train_orbits"):
-            self.train_orbits = self._open(self.config.train, self.config.random_start)
-            self.val_orbits = self._open(self.config.val, False) if self.config.val else None
+            self.train_orbits = self._open(self.config.train, train=True)
+            self.val_orbits = self._open(self.config.val, train=False) if self.config.val else None
 
     def train_dataloader(self) -> OrbitLoader:
         """Shuffled, from the position of the checkpoint on."""
@@ -71,8 +72,10 @@ class OrbitDataModule(pl.LightningDataModule):
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
         return progress.ready - progress.processed
 
-    def _open(self, path: str, random_start: bool) -> OrbitDataset | OrbitStream:
+    def _open(self, path: str, train: bool) -> OrbitDataset | OrbitStream:
         config = self.config
+        random_start = config.random_start and train
+        held_out_fold = self._held_out_fold() if train else None
         if config.streaming:
             reading = OrbitReading(
                 config.resolution, load_depth=self.load_depth, num_views=config.num_views
@@ -90,7 +93,22 @@ class OrbitDataModule(pl.LightningDataModule):
             strict=False,
             packed=True,
             seed=self.seed,
+            held_out_fold=held_out_fold,
         )
+
+    def _held_out_fold(self) -> tuple[int, int] | None:
+        """Number of the fold that is not trained on, and of all folds."""
+        fold, num_folds = self.config.held_out_fold, self.config.num_folds
+        if fold is None:
+            return None
+        if not 0 <= fold < num_folds or num_folds < 2:
+            raise InputError(
+                f"data.held_out_fold={fold} of data.num_folds={num_folds}: folds are counted from "
+                "0, and there are at least 2"
+            )
+        if self.config.streaming:
+            raise InputError("data.held_out_fold needs data.streaming=false")
+        return fold, num_folds
 
     def _loader(self, orbits: OrbitDataset | OrbitStream, train: bool) -> OrbitLoader:
         rank, world_size = self._process()

@@ -34,6 +34,12 @@ class DataConfig:
     """Take only so many neighbouring views of each orbit: for networks that see single images."""
     cache_in_memory: bool = False
     """Keep decoded orbits: for small data sets and long trainings."""
+    held_out_fold: int | None = None
+    """Train without the orbits of this fold, counted from 0, so that a network can be run on
+    training orbits that it has not seen (cross-fitting). Which orbits these are follows from their
+    names."""
+    num_folds: int = 2
+    """Folds of about equal size that `held_out_fold` counts."""
     streaming: bool = False
     """Read shards from end to end, from disks or URLs: for collections larger than a disk cache."""
     shuffle_buffer: int = 64
@@ -266,6 +272,11 @@ class Stage2Experiment(Stage1Experiment):
     """Model folder of the depth model (DPT)."""
     stage1: str | None = None
     """Model folder of a trained stage 1, to train on its outputs too (paper, Section 4.3)."""
+    stage1_cross_fitted: list[str] = field(default_factory=list)
+    """Model folders of orbit predictors that replace `stage1`'s own: number k was trained with
+    `data.held_out_fold=k` and is run on the orbits of that fold. A predictor's outputs on orbits
+    that it was trained on are better than any it gives at inference, and teach stage 2 to leave
+    its input alone."""
     stage1_share: float = 0.0
     """Share of steps on stage-1 outputs; the others see degraded true orbits."""
     stage1_resolution: int = 512

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hi3d.data.degradation import degrade
+from hi3d.data.epoch_order import fold_of
 from hi3d.diffusion.conditioning import (
     augment_with_noise,
     decode_orbit,
@@ -17,6 +18,7 @@ from hi3d.diffusion.conditioning import (
     vector_condition,
 )
 from hi3d.diffusion.edm import karras_sigmas
+from hi3d.diffusion.reference_detail import add_reference_detail
 from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
 from hi3d.diffusion.stage1_condition import stage1_condition
 from hi3d.diffusion.unet import stage2_in_channels
@@ -31,6 +33,11 @@ class Stage2Module(Stage1Module):
 
     experiment: Stage2Experiment
     pipeline_class = "RefinerPipeline"
+
+    @property
+    def is_residual(self) -> bool:
+        """Whether the difference to the coarse orbit is diffused."""
+        return self.experiment.diffusion.residual
 
     def in_channels(self, latent_channels: int) -> int:
         """Noisy, image and orbit latents, and depth."""
@@ -59,6 +66,10 @@ class Stage2Module(Stage1Module):
                     network = load_network(experiment.stage1, name)
                     self.stage1[name] = network.requires_grad_(False)
             self.stage1_is_residual = index.get("residual", False)
+            self.predictors = [
+                load_network(folder, "orbit_predictor").requires_grad_(False)
+                for folder in experiment.stage1_cross_fitted
+            ]
 
     @torch.no_grad()
     def coarse_orbit(self, batch: Batch) -> Tensor:
@@ -72,12 +83,20 @@ class Stage2Module(Stage1Module):
         generator = torch.Generator().manual_seed(seed)
         share = self.experiment.stage1_share if self.stage1 else 0.0
         if torch.rand((), generator=generator) < share:
-            return self.stage1_orbit(batch, generator)
-        return degrade(rgb, batch["alpha"], self.experiment.degradation, generator)
+            orbit = self.stage1_orbit(batch, generator)
+        else:
+            orbit = degrade(rgb, batch["alpha"], self.experiment.degradation, generator)
+        return add_reference_detail(orbit, rgb[:, 0]) if self.is_residual else orbit
 
     def stage1_orbit(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Run stage 1 on the reference images, resized to this stage's resolution."""
+        if self.predictors and len(batch["rgb"]) > 1:  # orbits of several folds
+            orbits = [self.stage1_orbit(orbit, generator) for orbit in single_orbits(batch)]
+            return torch.cat(orbits)
         networks = {name: network.to(self.device) for name, network in self.stage1.items()}
+        if self.predictors:
+            fold = fold_of(batch["uid"][0], len(self.predictors))
+            networks["orbit_predictor"] = self.predictors[fold].to(self.device)
         rgb, size = batch["rgb"], self.experiment.stage1_resolution
         small = F.interpolate(rgb[:, 0], (size, size), mode="area")
         noise_aug = torch.full((len(rgb),), self.experiment.noise_aug_inference, device=self.device)
@@ -117,5 +136,11 @@ class Stage2Module(Stage1Module):
             torch.cat([image_latents.expand_as(orbit_latents), orbit_latents, depth], dim=2),
             encode_image(self.frozen["image_encoder"], reference[:, 0]),
             vector_condition(batch["elevation_deg"].float(), noise_aug),
-            coarse if self.experiment.diffusion.residual else None,
+            coarse if self.is_residual else None,
         )
+
+
+def single_orbits(batch: Batch) -> list[Batch]:
+    """The orbits of a batch, each as a batch of one."""
+    count = len(batch["rgb"])
+    return [{name: value[i : i + 1] for name, value in batch.items()} for i in range(count)]

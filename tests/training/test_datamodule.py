@@ -13,6 +13,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from hi3d.errors import InputError
 from hi3d.training.datamodule import OrbitDataModule
 from hi3d.training.experiment import DataConfig, load_experiment
 from hi3d.training.trainer import build_trainer, train
@@ -181,3 +182,22 @@ def test_lightning_tells_rank_and_size(sphere_shards, monkeypatch):
     data.trainer = TrainerOfSecondNode()
     share = data.train_dataloader().share
     assert (share.rank, share.world_size) == (1, 2)
+
+
+def test_held_out_fold(sphere_shards):
+    folds = []
+    for fold in (0, 1):
+        module = OrbitDataModule(data_config(sphere_shards, False, held_out_fold=fold), False)
+        module.setup("fit")
+        folds.append(set(module.train_orbits.uids))
+        assert len(module.val_orbits) == 8
+    assert len(folds[0] | folds[1]) == 8
+    assert not folds[0] & folds[1]
+    for options, words in (
+        ({"held_out_fold": 2}, "held_out_fold=2 of data.num_folds=2"),
+        ({"held_out_fold": 0, "streaming": True}, "needs data.streaming=false"),
+    ):
+        streaming = options.pop("streaming", False)
+        config = data_config(sphere_shards, streaming, **options)
+        with pytest.raises(InputError, match=words):
+            OrbitDataModule(config, False).setup("fit")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hi3d.data.epoch_order import fold_of
 from hi3d.data.orbit_dataset import OrbitDataset
 from hi3d.diffusion.conditioning import decode_orbit, repeat_around, scaled_latents
 from hi3d.diffusion.orbit_predictor import predict_orbit
@@ -71,6 +72,8 @@ def debug_experiment(config: str, orbits: Path, models: Path, output: Path, *mor
         overrides.append(f"depth_estimator={models / 'stage2'}")
         if load_experiment(path).stage1 is not None:
             overrides += [f"stage1={models / 'stage1'}", "stage1_resolution=8"]
+        if load_experiment(path).stage1_cross_fitted:
+            overrides.append(f"stage1_cross_fitted=[{models / 'stage1'},{models / 'stage1'}]")
     if task == "orbit_predictor":
         overrides += [f"vae={models / 'stage1'}", "orbit_predictor.hidden_size=8"]
         overrides += ["orbit_predictor.rank=4"]
@@ -185,6 +188,27 @@ def test_orbit_predictor_is_taught_what_predict_orbit_adds(orbits, tiny_models, 
     torch.testing.assert_close(orbit[:, 1:8], expected[:, :7])
     assert len(seen) == 2
     torch.testing.assert_close(seen[1], mirrored)
+
+
+def test_stage2_is_trained_on_predictors_that_have_not_seen_the_orbit(
+    orbits, tiny_models, tmp_path
+):
+    more = "stage1_resolution=16"
+    experiment = debug_experiment("nano/stage2.yaml", orbits, tiny_models, tmp_path, more)
+    module = build_module(experiment)
+    module.stage1_is_residual = True
+    batch = next(iter(torch.utils.data.DataLoader(OrbitDataset(orbits, 16), batch_size=4)))
+    folds = [fold_of(uid, 2) for uid in batch["uid"]]
+    assert set(folds) == {0, 1}
+
+    def run():
+        return module.stage1_orbit(batch, torch.Generator().manual_seed(0))
+
+    before = run()
+    with torch.no_grad():
+        module.predictors[0].output.bias.fill_(1.0)  # an untrained one predicts no difference
+    changed = (run() - before).abs().amax((1, 2, 3, 4)) > 1e-4
+    assert changed.tolist() == [fold == 0 for fold in folds]
 
 
 def test_relative_weights():
