@@ -24,24 +24,27 @@ from torch import Tensor
 
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import load_config
+from hi3d.data import degradation_draws as drawn
 from hi3d.data.degradation import degrade
-from hi3d.data.degradation_draws import (
-    RESIZE_MODES,
-    DegradationConfig,
-    DegradationPass,
-    PassDraws,
-    VideoDraws,
-    draw_video,
-)
 from hi3d.data.noise import GREY_WEIGHTS
 from hi3d.data.object_masks import replace_regions
 from hi3d.views import Views
 
 
-def compose(rgb: Tensor, alpha: Tensor, config: DegradationConfig, seed: int) -> Tensor:
-    """The baseline: one video [V, 3, H, W], step by step with other libraries."""
+def compose(rgb: Tensor, alpha: Tensor, config: drawn.DegradationConfig, seed: int) -> Tensor:
+    """The baseline: one video, step by step with other libraries.
+
+    Args:
+        rgb: [V, 3, S, S] in [0, 1], over white.
+        alpha: [V, 1, S, S] in [0, 1].
+        config: as for `degrade`, with a clean first frame and a white background.
+        seed: of the parameters, which are those of `degrade`, and of the noise, which is not.
+
+    Returns:
+        [V, 3, S, S] in [0, 1].
+    """
     generator = torch.Generator().manual_seed(seed)
-    draws = draw_video(config, len(rgb), rgb.shape[-1], generator)
+    draws = drawn.draw_video(config, len(rgb), rgb.shape[-1], generator)
     random = np.random.default_rng(seed)
     frames = [rgb[0]]
     for view in range(1, len(rgb)):
@@ -54,11 +57,11 @@ def compose(rgb: Tensor, alpha: Tensor, config: DegradationConfig, seed: int) ->
 def compose_frame(
     image: Tensor,
     view: int,
-    draws: VideoDraws,
-    config: DegradationConfig,
+    draws: drawn.VideoDraws,
+    config: drawn.DegradationConfig,
     random: np.random.Generator,
 ) -> Tensor:
-    """Both passes for one frame [3, H, W]."""
+    """Both passes for one frame [3, S, S] in [0, 1]."""
     side = image.shape[-1]
     small = config.bottleneck or 1.0
     for ranges, parameters, scale in (
@@ -71,13 +74,15 @@ def compose_frame(
             image = blur(image, parameters.kernels.kernel(view))
         factor = scale * float(parameters.resize_factors[view])
         image = resize(image, int(side * factor), int(parameters.resize_modes[view]))
-        image = add_noise(image, ranges, parameters, view, random)
-        if parameters is draws.first or not draws.jpeg_last[view]:
+        if parameters.adds_noise[view]:
+            image = add_noise(image, ranges, parameters, view, random)
+        is_in_place = parameters is draws.first or not draws.jpeg_last[view]
+        if is_in_place and parameters.compresses[view]:
             image = compress(image, float(parameters.jpeg_qualities[view]))
     image = resize(image, int(side * small), int(draws.bottleneck_modes[view]))
     if draws.final_sinc.are_sinc[view]:
         image = blur(image, draws.final_sinc.kernel(view))
-    if draws.second is not None and draws.jpeg_last[view]:
+    if draws.second is not None and draws.jpeg_last[view] and draws.second.compresses[view]:
         image = compress(image, float(draws.second.jpeg_qualities[view]))
     image = (image.clamp(0, 1) * 255).round() / 255
     return resize(image, side, int(draws.final_modes[view])).clamp(0, 1)
@@ -88,13 +93,13 @@ def blur(image: Tensor, kernel: Tensor) -> Tensor:
 
 
 def resize(image: Tensor, side: int, mode: int) -> Tensor:
-    return F.interpolate(image[None], (side, side), mode=RESIZE_MODES[mode])[0]
+    return F.interpolate(image[None], (side, side), mode=drawn.RESIZE_MODES[mode])[0]
 
 
 def add_noise(
     image: Tensor,
-    ranges: DegradationPass,
-    draws: PassDraws,
+    ranges: drawn.DegradationPass,
+    draws: drawn.PassDraws,
     view: int,
     random: np.random.Generator,
 ) -> Tensor:
@@ -145,14 +150,16 @@ def load_video(arguments: argparse.Namespace) -> tuple[Tensor, Tensor]:
 
 
 def main() -> None:
-    parser = make_parser(__doc__.split("\n")[0], "python benchmarks/degradation.py orbits/chair")
+    parser = make_parser(
+        __doc__.split("\n")[0], "benchmarks/degradation.py outputs/orbits/chair --threads 1"
+    )
     parser.add_argument("orbit", nargs="?", metavar="ORBIT_FOLDER", help="default: synthetic")
     parser.add_argument("--videos", type=int, default=5, metavar="N", help="seeds 0 to N - 1")
-    parser.add_argument("--resolution", type=int, default=1024, metavar="PX")
-    parser.add_argument("--threads", type=int, default=2, metavar="N")
+    parser.add_argument("--resolution", type=int, default=1024, metavar="PX", help="image side")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="of torch")
     arguments = parse_arguments(parser)
     torch.set_num_threads(arguments.threads)
-    config = load_config(DegradationConfig, arguments.config, arguments.overrides)
+    config = load_config(drawn.DegradationConfig, arguments.config, arguments.overrides)
     rgb, alpha = load_video(arguments)
     degrade(rgb[None], alpha[None], config, torch.Generator().manual_seed(0))  # warm-up
     compose(rgb, alpha, config, 0)

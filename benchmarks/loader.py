@@ -11,7 +11,6 @@ in seconds of the process, since other programs share the machine; files come fr
 Prints the baseline that the ratios refer to: PNG of Pillow's default level, 16-bit depth, a shard.
 """
 
-import argparse
 import io
 import json
 import tarfile
@@ -25,6 +24,7 @@ import torch
 from PIL import Image
 
 from hi3d.cameras import orbit_cameras
+from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.data.epoch_order import Share
 from hi3d.data.orbit_dataset import OrbitDataset
 from hi3d.data.orbit_decoding import OrbitReading, resize_depth, resize_rgba
@@ -38,9 +38,13 @@ from hi3d.rendering.rasterizer import render_views
 from hi3d.views import DEPTH_NEAR, DEPTH_RANGE, cameras_to_json
 
 SIZE = 1024
-DAYS = 86_400
-NEED = {512: 80_000 * 16 / (3 * DAYS), 1024: 20_000 * 8 / (3 * DAYS)}
-"""Orbits per second of one node with eight A100s, stage 1 and stage 2 of the paper."""
+TRAINING_SECONDS = 3 * 86_400
+STEPS_AND_BATCHES = {512: (80_000, 16), 1024: (20_000, 8)}
+"""By the image side of stage 1 and stage 2 of the paper."""
+NEED = {
+    side: steps * batch / TRAINING_SECONDS for side, (steps, batch) in STEPS_AND_BATCHES.items()
+}
+"""Orbits per second of one node with eight A100s."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,16 @@ FORMATS = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("objects", nargs="+", type=Path, help="about eight object files")
-    parser.add_argument("--views", type=int, default=16, help="views per orbit")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="also write the figures")
-    arguments = parser.parse_args()
+    parser = make_parser(
+        __doc__.split("\n")[0], "benchmarks/loader.py data/examples/objects/*.glb --repeats 1"
+    )
+    parser.add_argument(
+        "objects", nargs="+", type=Path, metavar="OBJECT", help="about four object files"
+    )
+    parser.add_argument("--views", type=int, default=16, metavar="N", help="views per orbit (16)")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="epochs of each (3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
+    arguments = parse_arguments(parser)
     torch.set_num_threads(1)
     orbits = [render(path, arguments.views) for path in track(arguments.objects, "rendering")]
     small = [reduce(orbit) for orbit in orbits]
@@ -115,6 +123,7 @@ def render(path: Path, views: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def reduce(orbit: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The same orbit at half the size."""
     half = SIZE // 2
     rgba, depth = orbit
     return (
@@ -124,6 +133,7 @@ def reduce(orbit: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray
 
 
 def encode(pixels: np.ndarray, ours: bool = False, **options: object) -> bytes:
+    """A file of [H, W, C] uint8 by Pillow with its options, or by the renderer's own encoder."""
     if ours:
         return encode_png(pixels)
     buffer = io.BytesIO()
@@ -132,7 +142,7 @@ def encode(pixels: np.ndarray, ours: bool = False, **options: object) -> bytes:
 
 
 def write_orbits(root: Path, orbits: list, format: Format) -> tuple[float, float]:
-    """Bytes per orbit on disk, and seconds of encoding per orbit."""
+    """Store the orbits; bytes per orbit on disk, and CPU seconds of encoding per orbit."""
     root.mkdir()
     suffix = str(format.image["format"]).lower()
     seconds = 0.0
@@ -173,7 +183,7 @@ def write_file(
 
 
 def rate(root: Path, resolution: int, format: Format, repeats: int) -> float:
-    """Orbits per second of CPU time, the best of several epochs."""
+    """Orbits per second of CPU time, the best of several epochs, decoded at `resolution`."""
     load_depth = format.depth_bits > 0
     if format.folder:
         orbits = OrbitDataset(
@@ -191,11 +201,10 @@ def rate(root: Path, resolution: int, format: Format, repeats: int) -> float:
 
 
 def show(rows: list[dict], views: int) -> None:
-    for resolution, need in NEED.items():
-        stage, steps, size = (1, 80_000, 16) if resolution == 512 else (2, 20_000, 8)
+    for stage, (side, (steps, batch)) in enumerate(STEPS_AND_BATCHES.items(), start=1):
         print(
-            f"stage {stage} of the paper, 8 A100: {steps} steps x {size} orbits / 3 days = "
-            f"{need:.2f} orbits/s"
+            f"stage {stage} of the paper, 8 A100: {steps} steps x {batch} orbits / 3 days = "
+            f"{NEED[side]:.2f} orbits/s"
         )
     columns = (
         *("format", "MB 1024²", "MB 512²", "encode s"),
@@ -218,4 +227,4 @@ def show(rows: list[dict], views: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -128,4 +128,6 @@ def _dataclass_in(annotation: Any) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    key = getattr(error, "full_key", None)
+    line = str(error).strip().split("\n")[0]
+    return f"{key}: {line}" if key else line

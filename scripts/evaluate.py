@@ -5,17 +5,14 @@ from pathlib import Path
 
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import load_config
-from hi3d.evaluation.mesh_metrics import MeshMetricsConfig, rotated_about_up, score_mesh
-from hi3d.evaluation.tables import markdown_table, write_results
-from hi3d.evaluation.view_metrics import ViewMetricsConfig, score_views
-from hi3d.reconstruction.mesh_io import load_mesh
-from hi3d.views import Views
+from hi3d.errors import InputError
 
 
 def main() -> None:
     parser = make_parser(
         __doc__,
-        "python scripts/evaluate.py views --pred out/photo/orbit --gt gt --json scores.json",
+        "scripts/evaluate.py mesh --pred outputs/mesh/mesh.glb "
+        "--gt data/examples/objects/mailbox.glb --rotate-gt-deg 50",
     )
     parser.add_argument("what", choices=["views", "mesh"], help="folders of views, or mesh files")
     parser.add_argument("--pred", required=True, type=Path, metavar="PATH", help="what to score")
@@ -27,8 +24,16 @@ def main() -> None:
         metavar="A",
         help="azimuth at which the photo shows the true mesh: turns it back by A degrees",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the scores")
     arguments = parse_arguments(parser)
+    if arguments.what == "views" and arguments.rotate_gt_deg:
+        raise InputError("--rotate-gt-deg turns a mesh: leave it out for views")
+    from hi3d.evaluation.mesh_metrics import MeshMetricsConfig, rotated_about_up, score_mesh
+    from hi3d.evaluation.tables import markdown_table, write_results
+    from hi3d.evaluation.view_metrics import ViewMetricsConfig, score_views
+    from hi3d.reconstruction.mesh_io import load_mesh
+    from hi3d.views import Views
+
     if arguments.what == "views":
         view_config = load_config(ViewMetricsConfig, arguments.config, arguments.overrides)
         views = score_views(Views.load(arguments.pred), Views.load(arguments.gt), view_config)
@@ -37,7 +42,7 @@ def main() -> None:
         mesh_config = load_config(MeshMetricsConfig, arguments.config, arguments.overrides)
         truth = rotated_about_up(load_mesh(arguments.gt), -arguments.rotate_gt_deg)
         scores = asdict(score_mesh(load_mesh(arguments.pred), truth, mesh_config))
-    results = {arguments.pred.name: scores}
+    results = {arguments.pred.resolve().name: scores}
     print(markdown_table(results, decimals=4), end="")
     if arguments.json:
         write_results(arguments.json, results)

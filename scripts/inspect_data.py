@@ -4,24 +4,34 @@ from pathlib import Path
 
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import load_config
-from hi3d.data.degradation_draws import DegradationConfig
-from hi3d.pipelines.data_sheets import write_data_sheets
 from hi3d.progress import console
 
 
 def main() -> None:
     parser = make_parser(
         f"{__doc__} --config and key=value choose the degradation.",
-        "python scripts/inspect_data.py orbits --output sheets "
+        "scripts/inspect_data.py outputs/orbits --output outputs/sheets "
         "--config configs/degradation/official.yaml bottleneck=0.5",
     )
     parser.add_argument("source", metavar="ORBITS", help="folder of orbits, shards, or their URLs")
-    parser.add_argument("--output", metavar="DIR", type=Path, required=True)
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, required=True, help="folder of the sheets"
+    )
     parser.add_argument("--orbits", metavar="N", type=int, default=8, help="the first N (8)")
-    parser.add_argument("--seeds", metavar="SEED", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument(
+        "--seeds",
+        metavar="SEED",
+        type=int,
+        nargs="*",
+        default=[0, 1, 2],
+        help="of the degraded inputs (0 1 2); without a number there are none",
+    )
     parser.add_argument("--columns", metavar="N", type=int, default=6, help="views shown (6)")
     parser.add_argument("--cell", metavar="PX", type=int, default=192, help="side of a view (192)")
     arguments = parse_arguments(parser)
+    from hi3d.data.degradation_draws import DegradationConfig
+    from hi3d.pipelines.data_sheets import write_data_sheets
+
     degradation = load_config(DegradationConfig, arguments.config, arguments.overrides)
     paths = write_data_sheets(
         arguments.source,

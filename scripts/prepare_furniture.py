@@ -4,12 +4,11 @@ from pathlib import Path
 
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import load_config
-from hi3d.rendering.furniture import FurnitureConfig, prepare_furniture
 
 
 def main() -> None:
     parser = make_parser(
-        __doc__, "python scripts/prepare_furniture.py --output data/furniture cc0_only=true"
+        __doc__, "scripts/prepare_furniture.py --output data/objects/furniture cc0_only=true"
     )
     parser.add_argument(
         "catalogues",
@@ -18,8 +17,12 @@ def main() -> None:
         nargs="*",
         help="default: those of the installed package",
     )
-    parser.add_argument("--output", metavar="DIR", type=Path, required=True)
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, required=True, help="folder of the objects"
+    )
     arguments = parse_arguments(parser)
+    from hi3d.rendering.furniture import FurnitureConfig, prepare_furniture
+
     config = load_config(FurnitureConfig, arguments.config, arguments.overrides)
     prepare_furniture(arguments.output, config, arguments.catalogues)
 

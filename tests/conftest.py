@@ -101,5 +101,7 @@ def tiny_models(tmp_path_factory) -> Path:
     ):
         for part_name, part in parts.items():
             part.save_pretrained(folder / name / part_name)
-        write_model_index(folder / name, pipeline, parts, {"resolution": TINY})
+        # Residual, so that the views of random weights show the photo's object and background.
+        settings = {"resolution": TINY, "residual": name != "svd"}
+        write_model_index(folder / name, pipeline, parts, settings)
     return folder

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hi3d.data.random_draws import Draws, Range, check_probability, check_range
+from hi3d.data.random_draws import Draws, Range, check_probability, check_range, check_weights
 from hi3d.errors import InputError
 
 KERNEL_KINDS = (
@@ -33,13 +33,14 @@ class KernelConfig:
             zip(KERNEL_KINDS, (0.45, 0.25, 0.12, 0.03, 0.12, 0.03), strict=True)
         )
     )
-    """Weight of each kind of kernel. Anisotropic ones are turned by U[-pi, pi]."""
+    """Weight of each kind of kernel; a config file that names some keeps the others', so give 0 to
+    those that are not wanted. Anisotropic ones are turned by U[-pi, pi]."""
     generalised_beta: Range = (0.5, 4.0)
     """Shape of generalised Gaussians, exp(-q^beta / 2); 1 is the Gaussian. Values below and above
-    1 are equally likely."""
+    1 are equally likely where the range has both."""
     plateau_beta: Range = (1.0, 2.0)
-    """Shape of plateau kernels, 1 / (1 + q^beta). Half of them have the lower end's shape if that
-    is 1."""
+    """Shape of plateau kernels, 1 / (1 + q^beta). Values below and above 1 are equally likely, so
+    half of them have the lower end's shape if that is 1, as in the official code."""
     sinc_probability: float = 0.1
     """Chance of a sinc kernel in place of a blur kernel."""
     sinc_cutoff: Range = (1 / 5, 1.0)
@@ -47,6 +48,7 @@ class KernelConfig:
     small_sinc_cutoff: Range = (1 / 3, 1.0)
     """The same for kernels with sides below `small_sinc_size` px."""
     small_sinc_size: int = 13
+    """Side, in pixels of the image at hand, that tells small kernels from large ones."""
 
     def __post_init__(self) -> None:
         check_sides("kernels.size", self.size)
@@ -56,12 +58,7 @@ class KernelConfig:
         check_range("kernels.sinc_cutoff", self.sinc_cutoff, 0.0, 1.0)
         check_range("kernels.small_sinc_cutoff", self.small_sinc_cutoff, 0.0, 1.0)
         check_probability("kernels.sinc_probability", self.sinc_probability)
-        unknown = set(self.kind_weights) - set(KERNEL_KINDS)
-        if unknown or min(self.kind_weights.values()) < 0 or sum(self.kind_weights.values()) <= 0:
-            raise InputError(
-                f"kernels.kind_weights {dict(self.kind_weights)}: give weights >= 0, one of them "
-                f"positive, to {', '.join(KERNEL_KINDS)}"
-            )
+        check_weights("kernels.kind_weights", self.kind_weights, KERNEL_KINDS)
 
 
 @dataclass
@@ -153,7 +150,15 @@ def gaussian_kernels(
 ) -> Tensor:
     """Generalised Gaussian exp(-q^beta / 2) or plateau 1 / (1 + q^beta), not normalised.
 
-    q is the squared Mahalanobis distance of the covariance with axes `sigmas` turned by `angle`.
+    q is the squared Mahalanobis distance of the covariance with axes `sigmas` turned by `angle`
+    (Real-ESRGAN, Section 3.1).
+
+    Args:
+        sigmas: [N, 2] widths along the two axes, in pixels.
+        angle: [N] of the first axis, in radians, from x (right) to y (down).
+        beta: [N] shape; 1 is the Gaussian.
+        is_plateau: [N] bool.
+        size: side of the kernels in pixels, odd.
 
     Returns:
         [N, size, size]
@@ -170,7 +175,11 @@ def gaussian_kernels(
 
 
 def sinc_kernels(cutoff: Tensor, size: int) -> Tensor:
-    """Circular low-pass kernels w J1(w r) / (2 pi r), w = `cutoff` [N] in rad/px; not normalised.
+    """Circular low-pass kernels w J1(w r) / (2 pi r), not normalised (Real-ESRGAN, Section 3.3).
+
+    Args:
+        cutoff: w [N] in rad/px, in (0, pi].
+        size: side of the kernels in pixels, odd.
 
     Returns:
         [N, size, size]
@@ -224,10 +233,14 @@ def _draw_sizes(
 
 
 def _one_sided(draws: Draws, limits: Range) -> Tensor:
-    """Draw from [low, 1] or [1, high] with equal chance, so that heavy and light tails are even."""
+    """Draw from [low, 1] or [1, high] with equal chance, so that heavy and light tails are even.
+
+    A range on one side of 1 is drawn from uniformly: its middle takes the place of 1.
+    """
     low, high = limits
-    below = draws.uniform("kernels", (low, 1.0))
-    above = draws.uniform("kernels", (1.0, high))
+    middle = 1.0 if low <= 1 <= high else (low + high) / 2
+    below = draws.uniform("kernels", (low, middle))
+    above = draws.uniform("kernels", (middle, high))
     return torch.where(draws.happens("kernels", 0.5), below, above)
 
 

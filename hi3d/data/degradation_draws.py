@@ -13,7 +13,14 @@ from hi3d.data.blur_kernels import (
     draw_kernels,
 )
 from hi3d.data.object_masks import MaskConfig, RegionDraws, draw_regions
-from hi3d.data.random_draws import Draws, Range, SharedDraws, check_probability, check_range
+from hi3d.data.random_draws import (
+    Draws,
+    Range,
+    SharedDraws,
+    check_probability,
+    check_range,
+    check_weights,
+)
 from hi3d.errors import InputError
 
 RESIZE_MODES = ("area", "bilinear", "bicubic")
@@ -112,7 +119,8 @@ class DegradationConfig:
     resize_mode_weights: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(RESIZE_MODES, 1.0)
     )
-    """Weight of each interpolation, in all resizes. None has antialiasing."""
+    """Weight of each interpolation, in all resizes; those that a config file does not name keep
+    theirs. None has antialiasing."""
     reference_resolution: int = 1024
     """Image side that kernel sizes and widths refer to, in pixels."""
     white_background: bool = True
@@ -129,16 +137,7 @@ class DegradationConfig:
             raise InputError(f"bottleneck {self.bottleneck}: give a factor in [0.01, 1] or null")
         if self.reference_resolution < 1:
             raise InputError(f"reference_resolution {self.reference_resolution}: give 1 or more")
-        weights = self.resize_mode_weights
-        if (
-            set(weights) - set(RESIZE_MODES)
-            or min(weights.values()) < 0
-            or not any(weights.values())
-        ):
-            raise InputError(
-                f"resize_mode_weights {dict(weights)}: give weights >= 0, one of them positive, "
-                f"to {', '.join(RESIZE_MODES)}"
-            )
+        check_weights("resize_mode_weights", self.resize_mode_weights, RESIZE_MODES)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from hi3d.data.matting import (
@@ -123,6 +123,10 @@ def load_photo(photo: str | Path | Image.Image) -> tuple[Tensor, Tensor]:
         raise
     except Image.DecompressionBombError as error:
         raise _too_large(str(path)) from error
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{path} is not a readable image: give a PNG, JPEG or WebP file"
+        ) from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise InputError(
             f"{path} is not a readable image ({_first_line(error)}): give a PNG, JPEG or WebP file"

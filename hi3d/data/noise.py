@@ -18,7 +18,7 @@ GREY_WEIGHTS = (0.2989, 0.587, 0.114)
 
 
 def random_bits(count: int, generator: torch.Generator) -> Tensor:
-    """`count` int32 draws from 0, ..., 65535, on the CPU."""
+    """Draws [count] int32 from 0, ..., 65535, on the CPU."""
     words = torch.empty(-(-count // 4), dtype=torch.int64)
     words.random_(-(2**63), None, generator=generator)
     return words.view(torch.int16)[:count].to(torch.int32).add_(NUM_QUANTILES // 2)

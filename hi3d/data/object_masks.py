@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hi3d.data.random_draws import Draws, Range, check_probability, check_range
-from hi3d.errors import InputError
+from hi3d.data.random_draws import Draws, Range, check_probability, check_range, check_weights
 
 MASK_KINDS = ("removed", "displaced", "other_frame")
 HARMONICS = (2, 3, 4, 5)
@@ -38,7 +37,7 @@ class MaskConfig:
     kind_weights: dict[str, float] = field(
         default_factory=lambda: dict(zip(MASK_KINDS, (0.4, 0.4, 0.2), strict=True))
     )
-    """Weight of each kind of region."""
+    """Weight of each kind of region; those that a config file does not name keep theirs."""
     displacement: Range = (0.03, 0.15)
     """How far away the content of a displaced region lies."""
     frame_offset: tuple[int, int] = (1, 2)
@@ -51,12 +50,7 @@ class MaskConfig:
         check_range("masks.roughness", (self.roughness, self.roughness), 0.0, 1.0)
         check_range("masks.displacement", self.displacement, 0.0)
         check_range("masks.frame_offset", self.frame_offset, 1)
-        unknown = set(self.kind_weights) - set(MASK_KINDS)
-        if unknown or min(self.kind_weights.values()) < 0 or sum(self.kind_weights.values()) <= 0:
-            raise InputError(
-                f"masks.kind_weights {dict(self.kind_weights)}: give weights >= 0, one of them "
-                f"positive, to {', '.join(MASK_KINDS)}"
-            )
+        check_weights("masks.kind_weights", self.kind_weights, MASK_KINDS)
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,15 @@ class RegionDraws:
 
 
 def draw_regions(draws: Draws, config: MaskConfig) -> list[RegionDraws]:
-    """Draw the regions of every frame; the list is as long as a frame has regions at most."""
+    """Draw the regions of every frame.
+
+    Args:
+        draws: the video's draws.
+        config: ranges and chances.
+
+    Returns:
+        `config.count[1]` regions; `are_there` says which frames have how many of them.
+    """
     is_masked = draws.happens("masks", config.probability)
     counts = draws.integer("masks", *config.count)
     weights = [config.kind_weights.get(kind, 0.0) for kind in MASK_KINDS]

@@ -81,7 +81,10 @@ class OrbitDataset(Dataset):
         self._orbits = _find_orbits(folder, strict)
         if held_out_fold is not None:
             fold, num_folds = held_out_fold
+            found, where = len(self._orbits), str(folder)
             self._orbits = [o for o in self._orbits if fold_of(o.uid, num_folds) != fold]
+            if not self._orbits:
+                raise InputError(f"fold {fold} holds all {found} orbits of {where}: give more")
         self._reading = OrbitReading(resolution, load_depth, load_normals, num_views)
         self._shape: tuple[int, ...] | None = None
         self._cache: _Cache | None = None

@@ -23,6 +23,7 @@ from hi3d.data.broken_orbits import (
     WRONG_SIZE,
     BrokenOrbitError,
 )
+from hi3d.errors import InputError
 from hi3d.views import DEPTH_NEAR, DEPTH_RANGE
 
 IMAGE_SUFFIXES = ("png", "webp")
@@ -70,6 +71,12 @@ class OrbitReading:
     num_views: int | None = None
     """Give only the first views of the (rotated) ring; None gives all."""
 
+    def __post_init__(self) -> None:
+        for name in ("resolution", "num_views"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} {value}: give 1 or more, or null")
+
 
 @dataclass(frozen=True)
 class PackedOrbit:
@@ -85,7 +92,11 @@ class PackedOrbit:
     """Of the orbit."""
 
     def rotated(self, start: int, num_views: int | None) -> "PackedOrbit":
-        """The ring from view `start` on, the first `num_views` of it."""
+        """The ring from view `start` on, the first `num_views` of it.
+
+        Raises:
+            BrokenOrbitError: the ring has fewer views.
+        """
         views = ring_views(len(self.rgba), start, num_views)
         return PackedOrbit(
             self.rgba[views],
@@ -106,7 +117,15 @@ class PackedOrbit:
 
 
 def ring_views(ring: int, start: int, num_views: int | None) -> np.ndarray:
-    """Indices of `num_views` (None: all) neighbouring views of a ring, from `start` on."""
+    """Indices [num_views] (None: all) of neighbouring views of a ring, from `start` on.
+
+    Raises:
+        BrokenOrbitError: the ring has fewer views.
+    """
+    if num_views is not None and num_views > ring:
+        raise BrokenOrbitError(
+            MISSING_FILE, f"an orbit has {ring} views: use num_views={ring} or less"
+        )
     return (start + np.arange(ring if num_views is None else num_views)) % ring
 
 
@@ -122,15 +141,9 @@ def decode_orbit(files: OrbitFiles, reading: OrbitReading, start: int = 0) -> Pa
         BrokenOrbitError: a file is missing, unreadable or of another size than its cameras say.
     """
     content = files.content()
-    ring = len(content["frames"])
-    if reading.num_views is not None and reading.num_views > ring:
-        raise BrokenOrbitError(
-            MISSING_FILE,
-            f"{files.label('json')} has {ring} views: use num_views={ring} or less",
-        )
     stored = (int(content["height"]), int(content["width"]))
     rgba, depth, normals = [], [], []
-    for view in ring_views(ring, start, reading.num_views):
+    for view in ring_views(len(content["frames"]), start, reading.num_views):
         name = next((n for s in IMAGE_SUFFIXES if (n := f"{view:03d}.{s}") in files), None)
         name = name or f"{view:03d}.png"
         pixels = _decode(files, name, "RGBA", stored)
@@ -193,8 +206,8 @@ def parse_cameras(data: bytes, name: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(data)
-        for key in ("frames", "width", "height"):
-            content[key]
+        if min(int(content["width"]), int(content["height"]), len(content["frames"])) < 1:
+            raise ValueError("width, height and the number of frames must be 1 or more")
         stored_elevation_deg(content)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         message = f"{name} is not a camera file ({error}): render the orbit again"
@@ -208,7 +221,7 @@ def stored_elevation_deg(content: dict[str, Any]) -> float:
 
 
 def over_white(pixels: np.ndarray) -> np.ndarray:
-    """Composite [H, W, 4] uint8 with straight alpha over white; alpha stays."""
+    """Composite [H, W, 4] uint8 with straight alpha over white; alpha stays. [H, W, 4] uint8"""
     alpha = pixels[..., 3:].astype(np.uint16)
     rgb = (pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
     return np.concatenate([rgb.astype(np.uint8), pixels[..., 3:]], axis=2)
@@ -295,6 +308,11 @@ def _unpack_normals(levels: Tensor) -> Tensor:
 
 def check_alike(packed: PackedOrbit, shape: Sequence[int], name: str) -> None:
     """Orbits of one data set must batch.
+
+    Args:
+        packed: an orbit.
+        shape: [V, H, W, 4] of the first orbit.
+        name: of the orbit, for the error.
 
     Raises:
         BrokenOrbitError: views, height and width are not those of `shape` [V, H, W, 4].

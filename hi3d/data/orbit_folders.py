@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,10 @@ class OrbitFolder:
         """Bytes of a file.
 
         Raises:
-            BrokenOrbitError: it is missing.
+            BrokenOrbitError: it is missing or cannot be read.
         """
-        try:
-            return (self.folder / _file_name(name)).read_bytes()
-        except OSError as error:
-            kind = BAD_CAMERAS if name == "json" else MISSING_FILE
-            message = f"{self.label(name)} is missing: render the orbit again"
-            raise BrokenOrbitError(kind, message) from error
+        kind = BAD_CAMERAS if name == "json" else MISSING_FILE
+        return _read(self.folder / _file_name(name), kind)
 
     def label(self, name: str) -> str:
         """How errors name a file."""
@@ -47,6 +44,16 @@ class OrbitFolder:
             BrokenOrbitError: it is missing or no camera file.
         """
         return parse_cameras(self.read("json"), self.label("json"))
+
+
+def _read(path: Path, kind: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise BrokenOrbitError(kind, f"{path} is missing: render the orbit again") from error
+    except OSError as error:
+        message = f"cannot read {path} ({error.strerror}): render the orbit again"
+        raise BrokenOrbitError(kind, message) from error
 
 
 def _file_name(name: str) -> str:
@@ -68,7 +75,9 @@ class OfficialRing:
         """Name of the folder, and the elevation in degrees."""
         return f"{self.folder.name}_{OFFICIAL_ELEVATIONS_DEG[self.ring]}deg"
 
+    @cached_property
     def _images(self) -> list[str]:
+        """File names of the ring's views."""
         names = sorted(name for name in os.listdir(self.folder) if name.endswith(IMAGE_SUFFIXES))
         expected = len(OFFICIAL_ELEVATIONS_DEG) * OFFICIAL_RING
         if len(names) != expected:
@@ -82,7 +91,7 @@ class OfficialRing:
     def _path(self, name: str) -> Path | None:
         """The image that takes the place of `000.png`, ...; the layout has nothing else."""
         number, _, suffix = name.partition(".")
-        return self.folder / self._images()[int(number)] if suffix == "png" else None
+        return self.folder / self._images[int(number)] if suffix == "png" else None
 
     def __contains__(self, name: str) -> bool:
         return self._path(name) is not None
@@ -91,13 +100,13 @@ class OfficialRing:
         """Bytes of an image.
 
         Raises:
-            BrokenOrbitError: it is missing.
+            BrokenOrbitError: it is missing or cannot be read.
         """
         path = self._path(name)
         if path is None:
             message = f"{self.folder} has images only: set load_depth=false, load_normals=false"
             raise BrokenOrbitError(MISSING_FILE, message)
-        return path.read_bytes()
+        return _read(path, MISSING_FILE)
 
     def label(self, name: str) -> str:
         """How errors name a file."""
@@ -111,7 +120,7 @@ class OfficialRing:
         """
         from PIL import Image
 
-        path = self.folder / self._images()[0]
+        path = self.folder / self._images[0]
         try:
             with Image.open(path) as image:
                 width, height = image.size

@@ -55,6 +55,12 @@ class OrbitLoader:
                 "use fewer devices, or more orbits"
             )
         batch_size = min(share.batch_size, self.num_orbits // share.world_size)
+        if train and batch_size < share.batch_size and share.rank == 0:
+            console.print(
+                f"{self.num_orbits} orbits on {share.world_size} processes fill no batch of "
+                f"{share.batch_size}: batches of {batch_size} are used",
+                soft_wrap=True,
+            )
         self.share = Share(share.rank, share.world_size, batch_size, share.drop_last)
         self.train = train
         self.num_workers = num_workers

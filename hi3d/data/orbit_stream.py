@@ -206,5 +206,5 @@ class _LaneOrder:
         return self.piece[self.order].tolist()
 
     def left_in_stored_order(self) -> np.ndarray:
-        """The same numbers, in the order of the shards."""
+        """The same numbers [N], in the order of the shards."""
         return self.piece[np.sort(self.order)]

@@ -1,5 +1,6 @@
 """Random numbers of a video: one for all frames or one per frame, from one generator."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,31 +53,41 @@ class Draws:
         self.generator = generator
 
     def uniform(self, kind: str, limits: Range = (0.0, 1.0)) -> Tensor:
-        """[V] draws from U[limits]."""
+        """Draws [V] from U[limits]; `kind` is a field of `SharedDraws`, here and below."""
         count = 1 if getattr(self.shared, kind) else self.num_views
         low, high = limits
         values = low + (high - low) * torch.rand(count, generator=self.generator)
         return values.expand(self.num_views)
 
     def happens(self, kind: str, probability: float) -> Tensor:
-        """[V] bool, true with the given chance."""
+        """Booleans [V], true with the given chance in [0, 1]."""
         return self.uniform(kind) < probability
 
     def choice(self, kind: str, weights: list[float]) -> Tensor:
-        """[V] int64 indices into `weights`, drawn in proportion to them."""
+        """Indices [V] int64 into `weights`, drawn in proportion to them."""
         bounds = torch.tensor(weights, dtype=torch.float64).cumsum(0)
         index = torch.searchsorted(bounds, self.uniform(kind).double() * bounds[-1], right=True)
         return index.clamp_max(len(weights) - 1)
 
     def integer(self, kind: str, low: int, high: int) -> Tensor:
-        """[V] int64 draws from low, ..., high."""
+        """Draws [V] int64 from low, ..., high."""
         return low + self.choice(kind, [1.0] * (high - low + 1))
 
 
 def check_range(
     name: str, limits: tuple[float, float], minimum: float, maximum: float | None = None
 ) -> None:
-    """Raise `InputError` unless minimum <= low <= high <= maximum."""
+    """Check the two ends of a range, both included.
+
+    Args:
+        name: of the setting, for the message.
+        limits: low and high.
+        minimum: of `low`.
+        maximum: of `high`; None means no bound.
+
+    Raises:
+        InputError: not minimum <= low <= high <= maximum.
+    """
     low, high = limits
     if not minimum <= low <= high or (maximum is not None and high > maximum):
         bounds = f"from {minimum:g}" if maximum is None else f"in [{minimum:g}, {maximum:g}]"
@@ -84,6 +95,33 @@ def check_range(
 
 
 def check_probability(name: str, value: float) -> None:
-    """Raise `InputError` unless the value lies in [0, 1]."""
+    """Check a probability.
+
+    Args:
+        name: of the setting, for the message.
+        value: in [0, 1].
+
+    Raises:
+        InputError: it is not.
+    """
     if not 0 <= value <= 1:
         raise InputError(f"{name} {value}: give a probability in [0, 1]")
+
+
+def check_weights(name: str, weights: Mapping[str, float], choices: Sequence[str]) -> None:
+    """Check the weights of a choice; a choice without a weight is never taken.
+
+    Args:
+        name: of the setting, for the message.
+        weights: by choice, in any unit.
+        choices: the valid keys.
+
+    Raises:
+        InputError: a key is unknown, a weight is negative, or none is positive.
+    """
+    values = weights.values()
+    if set(weights) - set(choices) or any(v < 0 for v in values) or not any(values):
+        raise InputError(
+            f"{name} {dict(weights)}: give weights >= 0, one of them positive, "
+            f"to {', '.join(choices)}"
+        )

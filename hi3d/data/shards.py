@@ -53,7 +53,7 @@ class ShardOrbit:
         """Bytes of a file.
 
         Raises:
-            BrokenOrbitError: it is missing or cut short.
+            BrokenOrbitError: it is missing or cut short, or the shard cannot be opened.
         """
         if not self.members:
             raise BrokenOrbitError(
@@ -66,9 +66,14 @@ class ShardOrbit:
         if isinstance(member, bytes):
             return member
         offset, size = member
-        with open(self.url, "rb") as shard:
-            shard.seek(offset)
-            data = shard.read(size)
+        try:
+            with open(self.url, "rb") as shard:
+                shard.seek(offset)
+                data = shard.read(size)
+        except OSError as error:
+            raise BrokenOrbitError(
+                TRUNCATED_SHARD, f"cannot read shard {self.url} ({error.strerror}): render it again"
+            ) from error
         if len(data) < size:
             raise BrokenOrbitError(
                 TRUNCATED_SHARD, f"{self.label(name)} is cut short: render the shard again"
@@ -98,25 +103,35 @@ def find_shards(source: str | Path | Sequence[str | Path], strict: bool = False)
 
     What orbits a shard holds is read from the `index*.json` beside the shards. A shard that no
     index knows is read through once; so is one that has grown since. Of one that is smaller than
-    its index says, the index is believed, so that the lost orbits are noticed and counted.
+    its index says, the index is believed, so that the lost orbits are noticed and counted. Shards
+    that the index of a folder names and that are not there are told.
 
     Args:
         source: a folder of shards, one shard, a list of shards; or URLs of shards with webdataset's
             braces and `::`, for instance `https://host/orbits-{000000..000123}.tar` or
             `pipe:aws s3 cp s3://bucket/orbits-{000000..000123}.tar -`; or the path or URL of an
             `index.json`, which names all shards beside it.
-        strict: a shard that cannot be read through is an error rather than a warning.
+        strict: a shard that cannot be read through, or is not there, is an error rather than a
+            warning.
 
     Raises:
-        InputError: there is not one orbit; `strict` and a shard is broken.
+        InputError: there is not one orbit; `strict` and a shard is broken or not there.
     """
     urls = _shard_urls(source)
-    index: dict[str, dict[str, Any]] = {}
-    for index_url in sorted({url for shard in urls for url in _index_urls(shard)}):
-        index |= {entry["file"]: entry for entry in _read_index(index_url)}
+    index: dict[tuple[str, str], dict[str, Any]] = {}
+    for place, shard in {_place(url)[0]: url for url in urls}.items():
+        for index_url in _index_urls(shard):
+            index |= {(place, entry["file"]): entry for entry in _read_index(index_url)}
+    lost = sorted(name for _, name in set(index) - {_place(url) for url in urls})
+    if lost and _is_folder(source):
+        message = f"{source} lacks {len(lost)} shards of its index: copy {', '.join(lost[:3])}"
+        message += ", ..." if len(lost) > 3 else ""
+        if strict:
+            raise InputError(message)
+        console.print(message, soft_wrap=True, markup=False)
     known, unknown = {}, []
     for url in urls:
-        entry = index.get(_tar_name(url))
+        entry = index.get(_place(url))
         if entry is None or (not is_url(url) and Path(url).stat().st_size > entry["num_bytes"]):
             unknown.append(url)
         else:
@@ -137,8 +152,8 @@ def _shard_urls(source: str | Path | Sequence[str | Path]) -> list[str]:
         names = [entry["file"] for entry in _read_index(text)]
         if not names:
             raise InputError(f"{text} lists no shard: give the index.json of rendered orbits")
-        return [f"{folder}/{name}" for name in names]
-    if is_url(text) or "{" in text or "::" in text:
+        urls = [f"{folder}/{name}" for name in names]
+    elif is_url(text) or "{" in text or "::" in text:
         urls = webdataset.shardlists.expand_urls(text)
         if not all(TAR_NAME.search(url) for url in urls):
             raise InputError(f"{text} names no .tar: give URLs of shards, or of their index.json")
@@ -154,9 +169,16 @@ def _shard_urls(source: str | Path | Sequence[str | Path]) -> list[str]:
     return urls
 
 
-def _tar_name(url: str) -> str:
+def _is_folder(source: str | Path | Sequence[str | Path]) -> bool:
+    return isinstance(source, (str, Path)) and not is_url(source) and Path(source).is_dir()
+
+
+def _place(url: str) -> tuple[str, str]:
+    """Where a shard lies, and its name; of a URL the first is what surrounds the name."""
     match = TAR_NAME.search(url)
-    return match.group() if match else Path(url).name
+    if is_url(url) and match:
+        return TAR_NAME.sub("", url, count=1), match.group()
+    return str(Path(url).parent), Path(url).name
 
 
 def _index_urls(shard: str) -> list[str]:

@@ -23,6 +23,8 @@ from hi3d.progress import track
 
 LABEL_HEIGHT = 14
 LABEL_WIDTH = 110
+GAP = 4
+"""Between pictures, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -118,54 +120,76 @@ def draw_data_sheet(
 
     The detail rows show the middle of the object without resizing (small images are enlarged by a
     whole factor): the target, and each degraded input.
+
+    Args:
+        orbit: V views.
+        degradation: what the degraded inputs are made with; None leaves them out.
+        seeds: of the degraded inputs, one row each; the label tells their PSNR over the object.
+        num_columns: views that are drawn, at most V, spread evenly.
+        cell: side of a picture in pixels.
     """
     num_views = len(orbit.rgb)
-    chosen = torch.arange(min(num_columns, num_views)) * num_views // min(num_columns, num_views)
-    rows = {"target": _fitted(orbit.rgb[chosen], cell)}
-    if orbit.depth is not None:
-        rows["depth\n(near = dark)"] = _fitted(_depth_picture(orbit.depth)[chosen], cell)
-    if orbit.normals is not None:
-        nothing = orbit.normals.norm(dim=1, keepdim=True) < 0.5
-        picture = torch.where(nothing, torch.ones(()), orbit.normals / 2 + 0.5)
-        rows["normals\n(n + 1) / 2"] = _fitted(picture[chosen], cell)
-    if degradation is not None:
-        degraded = {}
-        for seed in seeds:
-            generator = torch.Generator().manual_seed(seed)
-            degraded[seed] = degrade(orbit.rgb[None], orbit.alpha[None], degradation, generator)[0]
-            rows[f"degraded\nseed {seed}"] = _fitted(degraded[seed][chosen], cell)
-        rows["target\ndetail"] = _details(orbit.rgb, orbit.alpha, chosen, cell)
-        for seed in seeds:
-            detail = _details(degraded[seed], orbit.alpha, chosen, cell)
-            rows[f"degraded\ndetail, seed {seed}"] = detail
-
-    width = LABEL_WIDTH + len(chosen) * cell
-    height = 2 * LABEL_HEIGHT + LABEL_WIDTH + len(rows) * cell
+    num_columns = min(num_columns, num_views)
+    chosen = torch.arange(num_columns) * num_views // num_columns
+    rows = _picture_rows(orbit, degradation, seeds, chosen, cell)
+    width = LABEL_WIDTH + num_columns * (cell + GAP)
+    height = 2 * LABEL_HEIGHT + LABEL_WIDTH + len(rows) * (cell + GAP)
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     size = f"{orbit.rgb.shape[-1]} x {orbit.rgb.shape[-2]}"
-    draw.text((LABEL_WIDTH + 4, 2), f"{orbit.uid}: {num_views} views of {size}", fill="black")
     lines = (
+        f"{orbit.uid}: {num_views} views of {size}",
+        "",
         "Ring from above: x to the right, y upward; red: view 0, the reference.",
         f"Cameras {_span(orbit.cameras.camtoworlds[:, :3, 3].norm(dim=1))} from the origin.",
         f"Elevation {_span(orbit.cameras.elevation_deg)} degrees.",
     )
     for number, line in enumerate(lines):
-        draw.text((LABEL_WIDTH + 4, (number + 2) * LABEL_HEIGHT), line, fill="black")
+        draw.text((LABEL_WIDTH + 4, number * LABEL_HEIGHT + 2), line, fill="black")
     sheet.paste(_ring_picture(orbit.cameras, LABEL_WIDTH), (0, LABEL_HEIGHT))
+    lefts = [LABEL_WIDTH + column * (cell + GAP) for column in range(num_columns)]
     top = LABEL_HEIGHT + LABEL_WIDTH
-    for column, view in enumerate(chosen.tolist()):
+    for left, view in zip(lefts, chosen.tolist(), strict=True):
         azimuth = float(orbit.cameras.azimuth_deg[view])
         elevation = float(orbit.cameras.elevation_deg[view])
-        text = f"{view}: az {azimuth:.1f}, el {elevation:.1f}"
-        draw.text((LABEL_WIDTH + column * cell + 4, top), text, fill="black")
+        draw.text((left + 4, top), f"{view}: az {azimuth:.1f}, el {elevation:.1f}", fill="black")
     top += LABEL_HEIGHT
-    for label, pictures in rows.items():
+    for label, pictures in rows:
         draw.text((4, top + 4), label, fill="black")
-        for column, pixels in enumerate(to_pixels(pictures)):
-            sheet.paste(Image.fromarray(pixels), (LABEL_WIDTH + column * cell, top))
-        top += cell
+        for left, pixels in zip(lefts, to_pixels(pictures), strict=True):
+            sheet.paste(Image.fromarray(pixels), (left, top))
+        top += cell + GAP
     return sheet
+
+
+def _picture_rows(
+    orbit: OrbitPictures,
+    degradation: DegradationConfig | None,
+    seeds: Sequence[int],
+    chosen: Tensor,
+    cell: int,
+) -> list[tuple[str, Tensor]]:
+    """Label and pictures [N, 3, cell, cell] in [0, 1] of every row."""
+    rows = [("target", _fitted(orbit.rgb[chosen], cell))]
+    if orbit.depth is not None:
+        rows.append(("depth\n(near = dark)", _fitted(_depth_picture(orbit.depth)[chosen], cell)))
+    if orbit.normals is not None:
+        nothing = orbit.normals.norm(dim=1, keepdim=True) < 0.5
+        picture = torch.where(nothing, torch.ones(()), orbit.normals / 2 + 0.5)
+        rows.append(("normals\n(n + 1) / 2", _fitted(picture[chosen], cell)))
+    if degradation is None:
+        return rows
+    details = [("target\ndetail", _details(orbit.rgb, orbit.alpha, chosen, cell))]
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        degraded = degrade(orbit.rgb[None], orbit.alpha[None], degradation, generator)[0]
+        error = (degraded - orbit.rgb).square()[(orbit.alpha > 0).expand_as(degraded)].mean()
+        label = f"degraded\nseed {seed}\nPSNR {-10 * float(error.log10()):.1f} dB"
+        rows.append((label, _fitted(degraded[chosen], cell)))
+        details.append(
+            (f"degraded\ndetail, seed {seed}", _details(degraded, orbit.alpha, chosen, cell))
+        )
+    return rows + details
 
 
 def _orbit_files(source: str | Path) -> Iterator[OrbitFiles]:

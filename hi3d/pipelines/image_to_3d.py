@@ -13,7 +13,7 @@ from hi3d.pipelines.loading import load_pipeline
 from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.pictures import render_mesh, write_contact_sheet, write_turntable
 from hi3d.pipelines.refiner import RefinerPipeline
-from hi3d.pipelines.run_folder import RunFolder
+from hi3d.pipelines.run_folder import RunFolder, holds_results
 from hi3d.pipelines.sampler import SamplerConfig, seeded_generator
 from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, reconstruct_mesh
 from hi3d.progress import console
@@ -97,13 +97,15 @@ def image_to_3d(
     Raises:
         InputError: the photo, a setting or a model folder is wrong, or `folder` holds results.
     """
+    holds_results(folder, config.resume)
     # 1. Matting and framing come before anything is written, so that a bad photo leaves no trace.
     start = time.perf_counter()
     reference = extract_foreground(photo, config.foreground)
     foreground_seconds = round(time.perf_counter() - start, 3)
     settings = config_to_dict(config)
     settings.pop("resume")
-    run = RunFolder(folder, {"photo": str(photo)}, settings, config.seed, config.resume)
+    inputs = {"photo": str(photo), "elevation_deg": elevation_deg}
+    run = RunFolder(folder, inputs, settings, config.seed, config.resume)
 
     def make_reference(facts: dict[str, Any]) -> ReferenceImage:
         reference.save(folder / "reference.png")

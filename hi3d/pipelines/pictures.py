@@ -1,4 +1,4 @@
-"""What a person looks at: the turntable video and the contact sheet."""
+"""What a person looks at: previews, the turntable video and the contact sheet."""
 
 from pathlib import Path
 
@@ -19,11 +19,18 @@ from hi3d.views import ReferenceImage, Views
 
 FRAMES_PER_SECOND = 16
 FRAMES_AT_ONCE = 8
+PREVIEW_VIEWS, PREVIEW_SIDE = 4, 192
 
 
 def render_mesh(mesh: SurfaceMesh, cameras: Cameras) -> Views:
     """Unlit renders of a mesh over white."""
     return render_views(surface_mesh_to_object(mesh), cameras).views
+
+
+def render_shape(mesh: SurfaceMesh, cameras: Cameras) -> Views:
+    """Renders of a mesh over white, in grey under a lamp, without its colours."""
+    grey = SurfaceMesh(mesh.vertices, mesh.faces, torch.full_like(mesh.vertices, 0.8))
+    return render_views(surface_mesh_to_object(grey), cameras, shading="key").views
 
 
 def write_turntable(
@@ -82,6 +89,26 @@ def write_contact_sheet(
             sheet.paste(_picture(view, cell), (left + column * cell, top + label_height))
     with atomic_path(path) as partial:
         sheet.save(partial)
+
+
+def preview_cameras(cameras: Cameras) -> Cameras:
+    """Four of the cameras, spread evenly, for small images of the same shape."""
+    chosen = cameras[torch.arange(PREVIEW_VIEWS) * len(cameras) // PREVIEW_VIEWS]
+    scale = PREVIEW_SIDE / max(cameras.width, cameras.height)
+    return chosen.resized(
+        max(1, round(cameras.width * scale)), max(1, round(cameras.height * scale))
+    )
+
+
+def write_preview(path: str | Path, rgb: Tensor) -> None:
+    """Write V views side by side as one PNG.
+
+    Args:
+        path: ends in `.png`.
+        rgb: [V, 3, H, W] in [0, 1].
+    """
+    with atomic_path(path) as partial:
+        Image.fromarray(np.concatenate(list(to_pixels(rgb)), axis=1)).save(partial)
 
 
 def to_pixels(rgb: Tensor) -> np.ndarray:

@@ -28,7 +28,7 @@ class RunFolder:
     ):
         """Args:
         path: made if it is not there.
-        inputs: what the run is given, for the report.
+        inputs: what the run is given, plain values; a resumed run must have the same.
         config: resolved settings; a resumed run must have the same.
         seed: of the run.
         resume: go on with what an earlier run left.
@@ -40,12 +40,7 @@ class RunFolder:
         self.path = Path(path)
         self.report = RunReport(inputs, config, seed)
         report_path = self.path / "report.json"
-        if self.path.is_dir() and any(self.path.iterdir()):
-            if not resume:
-                raise InputError(
-                    f"{self.path} holds results already: add resume=true to go on with them, "
-                    "or choose another --output"
-                )
+        if holds_results(self.path, resume):
             self._check_same_run(report_path)
         make_folder(self.path)
         self.report.save(report_path)
@@ -77,13 +72,14 @@ class RunFolder:
     def _check_same_run(self, report_path: Path) -> None:
         try:
             earlier = json.loads(report_path.read_text())
-            settings = {"seed": earlier["seed"], **earlier["config"]}
+            settings = {**earlier["inputs"], "seed": earlier["seed"], **earlier["config"]}
             steps = earlier["steps"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{self.path} has no readable report.json to resume from: choose another --output"
             ) from error
-        now = {"seed": self.report.content["seed"], **self.report.content["config"]}
+        content = self.report.content
+        now = {**content["inputs"], "seed": content["seed"], **content["config"]}
         now = json.loads(json.dumps(now))
         differing = [key for key in now if settings.get(key) != now[key]]
         if differing:
@@ -92,3 +88,19 @@ class RunFolder:
                 "or choose another --output"
             )
         self.report.content["steps"].update(steps)
+
+
+def holds_results(path: Path, resume: bool) -> bool:
+    """Whether a folder holds an earlier run.
+
+    Raises:
+        InputError: it does, and `resume` is off.
+    """
+    if not path.is_dir() or not any(path.iterdir()):
+        return False
+    if not resume:
+        raise InputError(
+            f"{path} holds results already: add resume=true to go on with them, "
+            "or choose another --output"
+        )
+    return True

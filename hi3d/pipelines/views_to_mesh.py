@@ -12,11 +12,12 @@ from torch import Tensor
 
 from hi3d.config import config_to_dict
 from hi3d.errors import InputError
+from hi3d.pipelines.pictures import preview_cameras, render_mesh, render_shape, write_preview
 from hi3d.pipelines.run_folder import RunFolder
 from hi3d.pipelines.usable_views import usable_views
 from hi3d.progress import console
 from hi3d.reconstruction.gaussian_splats import GaussianSplats
-from hi3d.reconstruction.mesh_io import is_closed, load_mesh, save_mesh
+from hi3d.reconstruction.mesh_io import SUFFIXES, is_closed, load_mesh, save_mesh
 from hi3d.reconstruction.meshing import MeshingConfig, extract_mesh
 from hi3d.reconstruction.neus.config import NeusConfig
 from hi3d.reconstruction.neus.fields import GridField
@@ -55,6 +56,14 @@ class MeshReconstructionConfig:
     tsdf: TsdfConfig = field(default_factory=TsdfConfig)
     meshing: MeshingConfig = field(default_factory=MeshingConfig)
     texture: TextureConfig = field(default_factory=TextureConfig)
+    export: list[str] = field(default_factory=lambda: ["glb"])
+    """Formats of the textured mesh: glb (always written), obj, ply."""
+
+    def __post_init__(self) -> None:
+        for name in self.export:
+            if f".{name}" not in SUFFIXES:
+                known = ", ".join(suffix[1:] for suffix in SUFFIXES)
+                raise InputError(f"export holds {name}: use {known}")
 
 
 @dataclass
@@ -69,7 +78,9 @@ class ReconstructConfig(MeshReconstructionConfig):
 
 
 def reconstruct_folder(views_folder: str, output: str, config: ReconstructConfig) -> Path:
-    """Reconstruct a folder of views into `output`: splats.ply, mesh.glb, report.json.
+    """Reconstruct a folder of views into `output`: splats.ply, surface.ply, mesh.glb, report.json.
+
+    After each step a preview_*.png shows its result in four of the views.
 
     Args:
         views_folder: PNGs and `cameras.json`.
@@ -121,12 +132,21 @@ def reconstruct_mesh(
     # Every step goes on from what it wrote, so that a resumed run and a whole one are the same.
     splats_path, surface_path = run.path / "splats.ply", run.path / "surface.ply"
     mesh_path = run.path / "mesh.glb"
+    shown = preview_cameras(views.cameras)
 
     def load_surface() -> SurfaceMesh:
         return load_mesh(surface_path).to(device)
 
     def make_splats(facts: dict[str, Any]) -> GaussianSplats:
         splats = fit_splats(views, config.splats, seed)
+        with torch.no_grad():
+            rendered = rasterize(
+                splats,
+                shown,
+                backend=config.splats.backend,
+                antialiased=config.splats.antialiased,
+            )
+        write_preview(run.path / "preview_splats.png", rendered.rgb)
         splats.save_ply(splats_path)
         facts.update(num_splats=len(splats), left_out=faults)
         return splats
@@ -147,6 +167,7 @@ def reconstruct_mesh(
         else:
             grid = fit_neus(all_views, config.neus, seed, weights.to(device))
         surface = extract_mesh(grid, config.meshing, views.cameras)
+        write_preview(run.path / "preview_surface.png", render_shape(surface, shown).rgb)
         save_mesh(surface, surface_path)
         facts.update(num_views=len(all_views), num_faces=len(surface.faces))
         return load_surface()
@@ -154,7 +175,11 @@ def reconstruct_mesh(
     def make_textured(facts: dict[str, Any]) -> SurfaceMesh:
         textured = bake_texture(surface, views, config.texture)
         facts.update(num_faces=len(textured.faces), closed=is_closed(textured))
-        save_mesh(textured, mesh_path)
+        write_preview(run.path / "preview_mesh.png", render_mesh(textured, shown).rgb)
+        for name in config.export:
+            if name != "glb":
+                save_mesh(textured, run.path / f"mesh.{name}")
+        save_mesh(textured, mesh_path)  # last: it marks the step as done
         return load_mesh(mesh_path)
 
     def timed(make: Callable[[dict[str, Any]], T]) -> Callable[[dict[str, Any]], T]:

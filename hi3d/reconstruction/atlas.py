@@ -13,12 +13,20 @@ from hi3d.surface_mesh import SurfaceMesh
 
 @dataclass(frozen=True)
 class Texels:
-    """The T texels that lie on a face, with the surface point at their centre."""
+    """The T texels that lie on one of F faces, with the surface point at their centre."""
 
-    index: Tensor  # [T] row * resolution + column
+    index: Tensor  # [T] int64
+    """Row * resolution + column."""
+    face: Tensor  # [T] int64
+    """The face they lie on."""
     positions: Tensor  # [T, 3]
-    face_normals: Tensor  # [T, 3]
+    """The surface points."""
     smooth_normals: Tensor  # [T, 3]
+    """Unit normals, interpolated between those of the vertices."""
+    face_normals: Tensor  # [F, 3]
+    """Unit normals of the faces; 0 for faces without area."""
+    face_offsets: Tensor  # [F]
+    """Distance of the faces' planes from the origin along their normals."""
 
 
 def unwrap(mesh: SurfaceMesh, resolution: int, padding: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,6 +89,11 @@ def area_weighted_normals(mesh: SurfaceMesh) -> Tensor:
     return normalize(total, dim=-1)
 
 
+def face_areas(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Areas of triangles. [F]"""
+    return _cross_products(vertices, faces).norm(dim=-1) / 2
+
+
 def _cross_products(vertices: Tensor, faces: Tensor) -> Tensor:
     """Normals of the faces, of twice their area's length. [F, 3]"""
     a, b, c = vertices[faces].unbind(1)
@@ -90,27 +103,92 @@ def _cross_products(vertices: Tensor, faces: Tensor) -> Tensor:
 def surface_texels(
     vertices: Tensor, faces: Tensor, uvs: Tensor, vertex_normals: Tensor, resolution: int
 ) -> Texels:
-    """Rasterise the atlas by rays straight down on it, one through every texel's centre."""
-    x, y = uvs[:, 0] * resolution, (1 - uvs[:, 1]) * resolution
-    plane = RayCaster(torch.stack([x, y, torch.zeros_like(x)], dim=-1), faces)
-    row, column = torch.meshgrid(torch.arange(resolution), torch.arange(resolution), indexing="ij")
-    centres = torch.stack([column + 0.5, row + 0.5, torch.ones(row.shape)], dim=-1).reshape(-1, 3)
-    face, barycentric = plane.hits(centres, torch.tensor([0.0, 0.0, -1.0]).expand_as(centres))
-    # A face that covers no texel's centre still needs a texel of its own colour.
-    missed = torch.ones(len(faces), dtype=torch.bool)
-    missed[face[face >= 0]] = False
-    missed_faces = missed.nonzero()[:, 0]
-    middle = torch.stack([x, y], dim=-1)[faces[missed_faces]].mean(dim=1)
-    cell = middle.long().clamp(0, resolution - 1)
-    cell_index = cell[:, 1] * resolution + cell[:, 0]
-    free = face[cell_index] < 0
-    face[cell_index[free]] = missed_faces[free]
-    barycentric[cell_index[free]] = 1 / 3
-    index = (face >= 0).nonzero()[:, 0]
-    corners, weights = faces[face[index]], barycentric[index, :, None]
-    return Texels(
-        index,
-        (vertices[corners] * weights).sum(1),
-        normalize(_cross_products(vertices, faces), dim=-1)[face[index]],
-        normalize((vertex_normals[corners] * weights).sum(1), dim=-1),
+    """Find the surface point of every texel, by rays straight down on the flat atlas.
+
+    Args:
+        vertices: [N, 3]
+        faces: [F, 3]
+        uvs: [N, 2] in [0, 1], v up.
+        vertex_normals: [N, 3]
+        resolution: height and width of the texture.
+
+    Returns:
+        The texels whose centre lies on a face, and one for each face that covers no centre, if the
+        texel in its middle is free.
+    """
+    flat = torch.stack([uvs[:, 0], 1 - uvs[:, 1], torch.zeros(len(uvs))], dim=-1) * resolution
+    plane = RayCaster(flat, faces)
+    # The rays go row by row, a million at a time, so that large atlases fit into memory.
+    columns = torch.arange(resolution) + 0.5
+    hits = []
+    for rows in torch.arange(resolution).split(max(1, 2**20 // resolution)):
+        y, x = torch.meshgrid(rows + 0.5, columns, indexing="ij")
+        centres = torch.stack([x, y, torch.ones_like(x)], dim=-1).reshape(-1, 3)
+        face, barycentric = plane.hits(centres, torch.tensor([0.0, 0.0, -1.0]).expand_as(centres))
+        found = (face >= 0).nonzero()[:, 0]
+        hits.append((found + int(rows[0]) * resolution, face[found], barycentric[found]))
+    index, face, barycentric = (torch.cat(parts) for parts in zip(*hits, strict=True))
+    index, face, barycentric = _with_small_faces(
+        index, face, barycentric, flat[faces][..., :2].mean(1), resolution
     )
+    normals = _cross_products(vertices, faces)
+    # Corner by corner: [T, 3, 3] would be the largest tensor of the whole baking.
+    position, normal = torch.zeros(len(index), 3), torch.zeros(len(index), 3)
+    for corner in range(3):
+        vertex, weight = faces[face, corner], barycentric[:, corner, None]
+        position += vertices[vertex] * weight
+        normal += vertex_normals[vertex] * weight
+    face_normals = normalize(normals, dim=-1)
+    offsets = (face_normals * vertices[faces[:, 0]]).sum(-1)
+    return Texels(index, face, position, normalize(normal, dim=-1), face_normals, offsets)
+
+
+def _with_small_faces(
+    index: Tensor, face: Tensor, barycentric: Tensor, middles: Tensor, resolution: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Add a texel for each face that covers no texel's centre, in order of `index`.
+
+    Args:
+        index: [T] row * resolution + column
+        face: [T]
+        barycentric: [T, 3]
+        middles: [F, 2] column and row of the faces' middles.
+        resolution: height and width of the texture.
+
+    Returns:
+        `index`, `face` and `barycentric` with the new texels.
+    """
+    missed = torch.ones(len(middles), dtype=torch.bool)
+    missed[face] = False
+    missed_faces = missed.nonzero()[:, 0]
+    column, row = middles[missed_faces].long().clamp(0, resolution - 1).unbind(-1)
+    taken = torch.zeros(resolution * resolution, dtype=torch.bool)
+    taken[index] = True
+    # One face for each free texel: of several, the last.
+    owner = torch.full((resolution * resolution,), -1)
+    owner[row * resolution + column] = missed_faces
+    new = ((owner >= 0) & ~taken).nonzero()[:, 0]
+    order = torch.cat([index, new]).argsort()
+    return (
+        torch.cat([index, new])[order],
+        torch.cat([face, owner[new]])[order],
+        torch.cat([barycentric, torch.full((len(new), 3), 1 / 3)])[order],
+    )
+
+
+def nearest_texels(index: Tensor, resolution: int) -> Tensor:
+    """For each pixel of the texture the texel it shows: its own, or between charts the nearest.
+
+    Args:
+        index: [T] row * resolution + column of the texels
+        resolution: height and width R of the texture.
+
+    Returns:
+        [R, R] int32 in [0, T)
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    texel = np.full((resolution, resolution), -1, dtype=np.int32)
+    texel.reshape(-1)[index.numpy()] = np.arange(len(index), dtype=np.int32)
+    row, column = distance_transform_edt(texel < 0, return_distances=False, return_indices=True)
+    return torch.from_numpy(texel[row, column])

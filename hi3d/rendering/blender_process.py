@@ -1,5 +1,7 @@
 """A process of Blender's Python that stays, answers requests, and is replaced when it dies."""
 
+import contextlib
+import fcntl
 import json
 import os
 import select
@@ -19,6 +21,7 @@ HOW_TO_INSTALL = (
     f"export {BLENDER_VARIABLE}=$PWD/blender-env/bin/python"
 )
 START_LIMIT_S = 120.0
+FOLDER_PREFIX = "hi3d-blender-"
 
 
 def blender_command(blender_python: str | None = None) -> list[str]:
@@ -41,6 +44,18 @@ def blender_command(blender_python: str | None = None) -> list[str]:
     return [found, "-P"]
 
 
+def remove_abandoned_folders() -> None:
+    """Delete the folders of requests whose owners were killed: nobody holds their locks."""
+    for log in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*/log.txt"):
+        with contextlib.suppress(OSError):  # of another user, or in use
+            lock = os.open(log.parent, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(log.parent, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
 class BlenderProcess:
     """Blender, started when it is first needed. It ends with `stop` or with this process."""
 
@@ -48,6 +63,8 @@ class BlenderProcess:
         self.blender_python = blender_python
         self._process: subprocess.Popen[str] | None = None
         self._folder: Path | None = None
+        self._lock = -1
+        """On the folder, as long as this process lives."""
         self._answers = -1
         self._unread = b""
 
@@ -61,7 +78,11 @@ class BlenderProcess:
             return self._folder
         self.stop()
         command = [*blender_command(self.blender_python), str(SESSION_SCRIPT)]
-        self._folder = Path(tempfile.mkdtemp(prefix="hi3d-blender-"))
+        remove_abandoned_folders()
+        self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        self._lock = os.open(self._folder, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._answers, theirs = os.pipe()
         self._unread = b""
         with (self._folder / "log.txt").open("wb") as log:
@@ -107,6 +128,7 @@ class BlenderProcess:
             self._process = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+            os.close(self._lock)
             self._folder = None
 
     def _answer(self, timeout_s: float) -> dict[str, Any]:

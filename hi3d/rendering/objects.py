@@ -82,10 +82,14 @@ class RenderObject:
             raise ValueError("an object needs at least one part")
 
     @property
+    def points(self) -> np.ndarray:
+        """The vertices that triangles use. [N, 3]"""
+        return np.concatenate([part.vertices[np.unique(part.faces)] for part in self.parts])
+
+    @property
     def bounds(self) -> np.ndarray:
         """Smallest and largest corner of the box around the used vertices. [2, 3]"""
-        used = [part.vertices[np.unique(part.faces)] for part in self.parts]
-        points = np.concatenate(used)
+        points = self.points
         return np.stack([points.min(axis=0), points.max(axis=0)])
 
     def normalised(self) -> "RenderObject":

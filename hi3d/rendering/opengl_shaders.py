@@ -81,21 +81,28 @@ void main() {
 """
 
 AVERAGE_SHADER = """
-#version 400
 uniform sampler2DMS samples;
-uniform int supersampling;
-uniform int samples_per_pixel;
 out vec4 mean;
 void main() {
-    ivec2 corner = ivec2(gl_FragCoord.xy) * supersampling;
+    ivec2 corner = ivec2(gl_FragCoord.xy) * S;
     vec4 total = vec4(0.0);
-    for (int y = 0; y < supersampling; y++)
-        for (int x = 0; x < supersampling; x++)
-            for (int i = 0; i < samples_per_pixel; i++)
+    for (int y = 0; y < S; y++)
+        for (int x = 0; x < S; x++)
+            for (int i = 0; i < N; i++)
                 total += texelFetch(samples, corner + ivec2(x, y), i);
-    mean = total / float(samples_per_pixel * supersampling * supersampling);
+    mean = total / float(N * S * S);
 }
 """
+
+
+def average_shader(supersampling: int, samples_per_pixel: int) -> str:
+    """Fragment shader that gives the mean of all samples of S x S pixels.
+
+    Both numbers are constants of the source, so that drivers unroll the loops: a software
+    rasteriser takes twice as long over loops that end at a uniform.
+    """
+    head = f"#version 400\n#define S {supersampling}\n#define N {samples_per_pixel}\n"
+    return head + AVERAGE_SHADER
 
 
 def shader_sources(

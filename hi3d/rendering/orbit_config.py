@@ -150,8 +150,13 @@ class OrbitRenderConfig:
     @property
     def part_tag(self) -> str:
         """What the files of this part have in their names: nothing where there is one part."""
-        part, num_parts = self.part
-        return f"-{part:04d}" if num_parts > 1 else ""
+        return self.all_part_tags[self.part[0]]
+
+    @property
+    def all_part_tags(self) -> list[str]:
+        """`part_tag` of every part of the run."""
+        num_parts = self.part[1]
+        return [f"-{part:04d}" for part in range(num_parts)] if num_parts > 1 else [""]
 
     @property
     def content(self) -> dict[str, Any]:

@@ -27,11 +27,14 @@ from hi3d.rendering.render_run import (
     check_settings,
     full_disk_is_an_input_error,
     locked,
+    merge_failures,
     remove_partial_notes,
 )
 from hi3d.rendering.trajectories import Orbit, in_part, object_orbits, uniform
 from hi3d.rendering.worker_pool import Outcome, WorkerLimits, default_num_workers, run_jobs
 from hi3d.run_report import RunReport
+
+SHOWN_PARTS = 8  # of those that a message lists
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ def render_orbits(
     finished by the same call. Beside the orbits, `output` gets `settings.json`, `failures.jsonl`
     (one `{"object", "uid", "reason", "cause", "seconds"}` a line), `report.json` and, with shards,
     `index.json`. The objects are taken in an order shuffled by `config.seed`, so every shard is a
-    sample of the whole collection. With `config.shard` the names hold the number of the part.
+    sample of the whole collection. With `config.shard` the names hold the number of the part, and
+    the part that ends last writes `failures.jsonl` and `index.json` of all.
 
     Args:
         objects: what `hi3d.rendering.object_sources.find_objects` takes.
@@ -149,15 +153,36 @@ def render_orbits(
         summary = _render_missing(locations, output, config)
         facts.update(asdict(summary), views_per_second=round(summary.views_per_second, 3))
     report.save(output / f"report{config.part_tag}.json")
+    if num_parts > 1:
+        with full_disk_is_an_input_error(output):
+            _merge_parts(output, config)
     if locations and summary.num_failed == len(locations):
         raise InputError(
             f"none of {len(locations)} objects could be rendered: "
             f"see {output / f'failures{config.part_tag}.jsonl'}"
         )
-    if config.format == "shards" and num_parts > 1 and merge_indices(output, num_parts):
-        console.print(f"all {num_parts} parts are complete: wrote {output / 'index.json'}")
     console.print(f"{summary}: {output}")
     return summary
+
+
+def _merge_parts(output: Path, config: OrbitRenderConfig) -> None:
+    """Write the `failures.jsonl`, and `index.json` of shards, of the whole run after its last part.
+
+    A part that is run again later, say to retry its failures, writes them anew.
+    """
+    tags = config.all_part_tags
+    running = [i for i, tag in enumerate(tags) if not (output / f"report{tag}.json").exists()]
+    if running:
+        shown = ", ".join(f"shard={i}/{len(tags)}" for i in running[:SHOWN_PARTS])
+        more = ", ..." if len(running) > SHOWN_PARTS else ""
+        ended = len(tags) - len(running)
+        console.print(f"{ended} of {len(tags)} parts have ended; not yet: {shown}{more}")
+        return
+    if config.format == "shards" and not merge_indices(output, len(tags)):
+        console.print("a part was begun again and has not ended: index.json is not complete yet")
+        return
+    merge_failures(output, tags)
+    console.print(f"all {len(tags)} parts have ended: what failed is in {output}/failures.jsonl")
 
 
 def _render_missing(

@@ -5,11 +5,12 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hi3d.errors import InputError
+from hi3d.files import atomic_path
 from hi3d.rendering.orbit_config import OrbitRenderConfig
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -98,6 +99,19 @@ def check_settings(output: Path, config: OrbitRenderConfig) -> None:
                 f"{output} was rendered with {name}={theirs.get(name)}, not {ours[name]}: "
                 f"use the same, or another folder"
             )
+
+
+def merge_failures(output: Path, part_tags: Sequence[str]) -> None:
+    """Write `failures.jsonl` with the failures of all parts, in their order.
+
+    Args:
+        output: folder of the run.
+        part_tags: of every part; a part without a file had no failures.
+    """
+    with atomic_path(output / "failures.jsonl") as partial, partial.open("w") as file:
+        for tag in part_tags:
+            with contextlib.suppress(FileNotFoundError):
+                file.write((output / f"failures{tag}.jsonl").read_text())
 
 
 class FailureLog:

@@ -20,6 +20,7 @@ import numpy as np
 
 Shading = Literal["unlit", "uniform", "key"]
 SHADINGS: tuple[Shading, ...] = ("unlit", "uniform", "key")
+CLEAR_WHITE = 0x00FFFFFF  # R, G, B and alpha as the bytes of one number, lowest first
 MIN_ALPHA = 1 / 255  # fainter points neither show nor count as surface
 
 KEY_LIGHT_DIRECTION = tuple(float(x) for x in np.array([2.0, -1.0, 2.0]) / 3.0)
@@ -44,10 +45,9 @@ class Drawing:
 
 def empty_drawing(num_views: int, width: int, height: int, normals: bool) -> Drawing:
     """White, transparent images without a surface."""
-    rgba8 = np.full((num_views, height, width, 4), 255, np.uint8)
-    rgba8[..., 3] = 0
+    white = np.full((num_views, height, width), CLEAR_WHITE, "<u4")  # one fast pass
     return Drawing(
-        rgba8,
+        white.view(np.uint8).reshape(num_views, height, width, 4),
         np.zeros((num_views, height, width), np.float32),
         np.zeros((num_views, height, width, 3), np.float32) if normals else None,
     )

@@ -51,6 +51,13 @@ class DataConfig:
     """An orbit that cannot be read is an error; otherwise it is counted and the next one is taken
     in its place."""
 
+    def __post_init__(self) -> None:
+        for name in ("resolution", "batch_size", "num_folds"):
+            if getattr(self, name) < 1:
+                raise InputError(f"data.{name}={getattr(self, name)}: give a number of at least 1")
+        if self.num_workers < 0:
+            raise InputError(f"data.num_workers={self.num_workers}: give 0 or more")
+
 
 @dataclass
 class OptimConfig:
@@ -89,6 +96,13 @@ class TrainerConfig:
     log_every: int = 20
     num_threads: int | None = None
     """CPU threads of torch; None leaves torch's default."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "num_nodes", "accumulate", "val_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    f"trainer.{name}={getattr(self, name)}: give a number of at least 1"
+                )
 
 
 @dataclass

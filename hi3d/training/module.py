@@ -104,9 +104,11 @@ class TrainingModule(pl.LightningModule, ABC):
     def averaged_weights(self) -> Iterator[None]:
         """The network holds its moving average within the block, if there is an average."""
         swapped = self._swap_average_in()
-        yield
-        if swapped:
-            self._swap_average_out()
+        try:
+            yield
+        finally:
+            if swapped:
+                self._swap_average_out()
 
     def _swap_average_in(self) -> bool:
         if not self.use_ema or self.average_is_in:

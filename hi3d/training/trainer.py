@@ -1,7 +1,10 @@
 """From a training config to a model folder."""
 
+import logging
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from hi3d.config import config_to_dict
 from hi3d.errors import InputError
@@ -118,7 +122,14 @@ def find_checkpoint(resume: str | None, output: Path) -> str | None:
 def build_trainer(
     config: TrainerConfig, output: Path, validate: bool, grad_clip: float
 ) -> pl.Trainer:
-    """A Lightning trainer; settings that a machine cannot do are told by Lightning itself."""
+    """A Lightning trainer.
+
+    Raises:
+        InputError: Lightning does not know a setting, or this machine cannot do it.
+    """
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # no advice on loggers and GPUs
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
+    warnings.filterwarnings("ignore", message=".*LeafSpec")
     callbacks: list[Callback] = [
         StepProgress(),
         ExportModel(output / "model"),
@@ -132,14 +143,17 @@ def build_trainer(
             save_on_exception=True,
         ),
     ]
-    return pl.Trainer(
+    settings: dict[str, Any] = {
+        "devices": _devices(config.devices),
+        "num_nodes": config.num_nodes,
+        "strategy": config.strategy,
+        "precision": config.precision,
+    }
+    trainer = partial(
+        pl.Trainer,
         max_steps=config.max_steps,
         max_time=timedelta(minutes=config.max_minutes) if config.max_minutes else None,
         accelerator="auto",
-        devices=_devices(config.devices),
-        num_nodes=config.num_nodes,
-        strategy=config.strategy,
-        precision=config.precision,  # type: ignore[arg-type]
         accumulate_grad_batches=config.accumulate,
         val_check_interval=config.val_every * config.accumulate if validate else None,
         check_val_every_n_epoch=None if validate else 1,
@@ -153,6 +167,12 @@ def build_trainer(
         enable_model_summary=False,
         use_distributed_sampler=True,
     )
+    try:
+        return trainer(**settings)
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        given = ", ".join(f"trainer.{name}={value}" for name, value in settings.items())
+        cause = str(error).strip().split("\n")[0]
+        raise InputError(f"{cause} ({given}): change one of these") from error
 
 
 def _devices(devices: str) -> str | int:

@@ -83,7 +83,7 @@ def test_cuda_makes_the_same_draws(video):
     rgb, alpha = video
     for seed in range(4):
         cpu = degrade(rgb, alpha, SMALL, seeded(seed))
-        cuda = degrade(rgb.cuda(), alpha.cuda(), SMALL, seeded(seed)).cpu()
+        cuda = degrade(rgb.to("cuda"), alpha.to("cuda"), SMALL, seeded(seed)).cpu()
         # A rounding that tips the other way moves a DCT coefficient by one step.
         assert (cpu - cuda).abs().mean() < 1e-3
 
@@ -181,6 +181,7 @@ def test_presets_name_every_parameter():
         ("first.kernels.kind_weights.isotropic=1", "kind_weights"),
         ("masks.kind_weights.gone=1", "kind_weights"),
         ("resize_mode_weights.nearest=1", "resize_mode_weights"),
+        ("resize_mode_weights.area=-1", "resize_mode_weights"),
         ("bottleneck=2", "bottleneck"),
         ("first.resize_up_probability=0.9", "lower one"),
         ("final_sinc.cutoff=[0.5,1.5]", "final_sinc.cutoff"),
@@ -190,6 +191,14 @@ def test_wrong_values_are_one_line(override, message):
     with pytest.raises(InputError, match=message) as error:
         load_config(DegradationConfig, None, [override])
     assert "\n" not in str(error.value)
+
+
+def test_weights_of_nothing_are_refused():
+    for none in ({}, {"area": 0.0}):
+        with pytest.raises(InputError, match=r"resize_mode_weights .*one of them positive"):
+            DegradationConfig(resize_mode_weights=none)
+    with pytest.raises(InputError, match=r"masks\.kind_weights"):
+        MaskConfig(kind_weights={})
 
 
 def test_wrong_shapes(video):

@@ -7,8 +7,13 @@ import pytest
 import torch
 from scipy import stats
 
-from hi3d.data.blur_kernels import KERNEL_KINDS
-from hi3d.data.degradation_draws import DegradationConfig, VideoDraws, draw_video
+from hi3d.data.blur_kernels import KERNEL_KINDS, KernelConfig
+from hi3d.data.degradation_draws import (
+    DegradationConfig,
+    DegradationPass,
+    VideoDraws,
+    draw_video,
+)
 from hi3d.data.random_draws import SharedDraws
 
 COUNT = 10_000
@@ -65,6 +70,16 @@ def test_shapes_of_the_kernels(many):
     assert (kernels.betas[kernels.kinds < 2] == 1).all()
 
 
+def test_shapes_stay_in_a_range_on_one_side_of_the_gaussian():
+    """Regression: a range above 1 gave values between 1 and its lower end."""
+    config = DegradationConfig(
+        shared=NONE_SHARED, first=DegradationPass(kernels=KernelConfig(generalised_beta=(2.0, 4.0)))
+    )
+    kernels = draw_video(config, COUNT, 1024, torch.Generator().manual_seed(0)).first.kernels
+    kind = KERNEL_KINDS.index("generalised_iso")
+    assert_uniform(kernels.betas[kernels.kinds == kind], 2, 4)
+
+
 @pytest.mark.parametrize(
     ("which", "up", "up_to", "down", "down_from"),
     [("first", 0.2, 1.5, 0.7, 0.15), ("second", 0.3, 1.2, 0.4, 0.3)],
@@ -84,8 +99,9 @@ def test_resizes(many, which, up, up_to, down, down_from):
 )
 def test_blur_noise_and_jpeg(many, which, blur, sigma, scale):
     draws = getattr(many, which)
-    assert draws.blurs.all() if blur == 1 else True
-    if blur < 1:
+    if blur == 1:
+        assert draws.blurs.all()
+    else:
         assert_shares(draws.blurs, [1 - blur, blur])
     assert draws.adds_noise.all()
     assert draws.compresses.all()

@@ -125,7 +125,7 @@ def test_sixteen_bit_colour(tmp_path):
 
 def test_refused_files(tmp_path):
     (tmp_path / "text.png").write_text("not an image")
-    refused(tmp_path / "text.png", "text.png is not a readable image")
+    refused(tmp_path / "text.png", r"text.png is not a readable image: give a PNG")
     refused(tmp_path / "none.png", "no photo at .*none.png")
     refused(tmp_path, "no photo at")
     rgba_photo().save(tmp_path / "whole.png")

@@ -11,6 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from hi3d.cameras import orbit_cameras
+from hi3d.data.epoch_order import fold_of
 from hi3d.data.orbit_dataset import OrbitDataset
 from hi3d.data.orbit_decoding import (
     decode_orbit,
@@ -98,6 +99,17 @@ def test_loader_batches_in_forked_workers_that_share_the_cache(orbit_shards):
     assert torch.equal(dataset[4]["rgb"], batch["rgb"][4])
     copy = pickle.loads(pickle.dumps(dataset))  # as a spawned worker gets it
     assert torch.equal(copy[4]["depth"], batch["depth"][4])
+
+
+def test_folds_are_held_out_by_name(orbit_shards, orbit_folders):
+    uids = OrbitDataset(orbit_folders).uids
+    kept = [OrbitDataset(orbit_folders, held_out_fold=(fold, 2)).uids for fold in (0, 1)]
+    assert all(kept)
+    assert sorted(kept[0] + kept[1]) == sorted(uids)
+    assert not [uid for uid in kept[0] if fold_of(uid, 2) == 0]
+    assert OrbitDataset(orbit_shards, held_out_fold=(0, 2)).uids == kept[0]
+    sizes = np.bincount([fold_of(f"object-{i}", 3) for i in range(3000)])
+    assert (abs(sizes - 1000) < 100).all()  # four standard deviations
 
 
 def test_resize_averages_areas_over_white(source):
@@ -207,6 +219,10 @@ def copy_folders(source, target):
 def test_errors_name_the_file_and_the_fix(tmp_path, orbit_folders):
     with pytest.raises(InputError, match=r"neither orbit folders nor shards.*render_orbits"):
         OrbitDataset(tmp_path)
+    with pytest.raises(InputError, match="resolution 0: give 1 or more"):
+        OrbitDataset(orbit_folders, resolution=0)
+    with pytest.raises(InputError, match="num_views 0: give 1 or more"):
+        OrbitDataset(orbit_folders, num_views=0)
     with pytest.raises(InputError, match="streaming=true"):
         OrbitDataset("https://host/orbits-000000.tar")
     copy_folders(orbit_folders, tmp_path / "o")
@@ -221,7 +237,9 @@ def test_errors_name_the_file_and_the_fix(tmp_path, orbit_folders):
     (tmp_path / "o" / "object3" / "000.png").write_bytes(whole[:60])
     with pytest.raises(InputError, match=r"object3.000\.png"):
         dataset[3]
-    (tmp_path / "o" / "object4" / "cameras.json").write_text("{}")
+    (tmp_path / "o" / "object4" / "cameras.json").write_text(
+        '{"frames": [{"elevation_deg": 0}], "width": "wide", "height": 8}'
+    )
     with pytest.raises(InputError, match=r"object4.cameras\.json"):
         dataset[4]
     tolerant = OrbitDataset(tmp_path / "o", load_depth=True, strict=False)
@@ -256,6 +274,13 @@ def test_orbits_of_different_sizes_in_shards(tmp_path, shard_writer):
         OrbitDataset(tmp_path, load_depth=True)
     with pytest.raises(InputError, match="num_views=2 or less"):
         OrbitDataset(tmp_path, num_views=3)
+    cached = OrbitDataset(tmp_path, num_views=3, cache_in_memory=True)
+    with pytest.raises(InputError, match="num_views=2 or less"):
+        cached[0]  # regression: the cache repeated views
+    dataset = OrbitDataset(tmp_path, resolution=8)
+    (tmp_path / "x.tar").unlink()
+    with pytest.raises(InputError, match=r"cannot read shard .*x\.tar \(No such file"):
+        dataset[1]
     files["a.001.png"] = encoded(np.zeros((4, 8, 4), np.uint8))
     shard_writer(tmp_path / "x.tar", files)
     with pytest.raises(InputError, match=r"a\.001\.png is 8x4 pixels and its cameras 8x8"):

@@ -133,6 +133,17 @@ def test_resume_gives_what_was_not_seen(tmp_path, make_shards, make_loader, work
         assert (before + after)[:12] == expected
 
 
+def test_a_batch_that_cannot_be_filled_is_told(tmp_path, make_shards, capsys, monkeypatch):
+    monkeypatch.setattr(console, "quiet", False)
+    make_shards(tmp_path, [3])
+    loader = random_access_loader(tmp_path, Share(0, 1, 8))
+    assert [len(batch) for batch in batches(loader)] == [3]
+    assert "3 orbits on 1 processes fill no batch of 8" in capsys.readouterr().err
+    assert len(stream_loader(tmp_path, Share(0, 1, 3))) == 1
+    random_access_loader(tmp_path, Share(0, 1, 8), train=False)
+    assert capsys.readouterr().err == ""
+
+
 def test_resume_with_other_settings(tmp_path, make_shards, capsys, monkeypatch):
     monkeypatch.setattr(console, "quiet", False)
     monkeypatch.setattr(console, "width", 500)
@@ -199,7 +210,7 @@ def server(tmp_path, monkeypatch):
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
-            requests.append(self.path)
+            requests.append(f"{self.command} {self.path}")
 
     handler = partial(Handler, directory=str(tmp_path / "served"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as http_server:
@@ -224,7 +235,8 @@ def test_urls_pipes_and_braces(server, make_shards):
         orders.append(flat(batches(stream_loader(source, Share(0, 1, 3), workers=0))))
         assert sorted(orders[-1]) == sorted(uids)
     assert all(order == orders[0] for order in orders)
-    assert not [path for path in requests if "HEAD" in path]
+    assert requests
+    assert all(request.startswith("GET ") for request in requests)
     requests.clear()
     half = flat(batches(stream_loader(sources[0], Share(0, 2, 1), workers=0)))
     other = flat(batches(stream_loader(sources[0], Share(1, 2, 1), workers=2)))
@@ -233,6 +245,15 @@ def test_urls_pipes_and_braces(server, make_shards):
     assert [shard.uids for shard in find_shards(sources[0])] == [
         tuple(f"s{number}o{i}" for i in range(count)) for number, count in enumerate((3, 2, 4))
     ]
+
+
+def test_shards_of_two_folders_may_have_the_same_names(tmp_path, make_shards):
+    """Regression: the index of the last folder was taken for all."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    make_shards(first, [3])
+    make_shards(second, [2])
+    for source in ([first, second], f"{first}/orbits-000000.tar::{second}/orbits-000000.tar"):
+        assert [len(shard.uids) for shard in find_shards(source, strict=True)] == [3, 2]
 
 
 def test_remote_resume_opens_only_shards_that_are_left(server, make_shards):
@@ -244,8 +265,8 @@ def test_remote_resume_opens_only_shards_that_are_left(server, make_shards):
     loader = stream_loader(source, Share(0, 1, 2))
     loader.load_state_dict(loader.state_dict() | {"batches_done": 5})
     assert batches(loader) == whole[5:]
-    tars = [path for path in requests if path.endswith(".tar")]
-    assert len(tars) < 3
+    tars = [request for request in requests if request.endswith(".tar")]
+    assert len(tars) == 1  # the last two of 12 orbits lie in one shard
 
 
 def test_broken_orbits_are_counted_and_replaced(
@@ -307,6 +328,13 @@ def test_wrong_sources(tmp_path, make_shards):
         find_shards(str(tmp_path / "o-{0001..0002}.tar"))
     with pytest.raises(InputError, match=r"names no \.tar"):
         find_shards("https://host/orbits")
+    make_shards(tmp_path, [2, 1])
+    (tmp_path / "orbits-000001.tar").unlink()
+    with pytest.raises(InputError, match=r"lacks 1 shards of its index: copy orbits-000001\.tar$"):
+        find_shards(tmp_path, strict=True)
+    assert [len(shard.uids) for shard in find_shards(tmp_path)] == [2]
+    with pytest.raises(InputError, match=r"no shard at .*orbits-000001\.tar"):
+        find_shards(tmp_path / "index.json")
     make_shards(tmp_path, [2])
     with pytest.raises(InputError, match="2 orbits are too few for 3 processes"):
         stream_loader(tmp_path, Share(0, 3, 1))

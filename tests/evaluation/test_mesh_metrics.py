@@ -1,3 +1,5 @@
+"""Scores of meshes, against distances and volumes worked out by hand."""
+
 import pytest
 import torch
 import trimesh

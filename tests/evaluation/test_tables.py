@@ -1,3 +1,5 @@
+"""Tables hold every row, and their mean hides no gap."""
+
 import json
 import math
 

@@ -1,3 +1,5 @@
+"""Scores of views, against values worked out by hand and scikit-image."""
+
 import math
 
 import numpy as np

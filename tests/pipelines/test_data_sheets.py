@@ -10,7 +10,7 @@ from PIL import Image
 
 from hi3d.data.degradation_draws import DegradationConfig
 from hi3d.errors import InputError
-from hi3d.pipelines.data_sheets import LABEL_HEIGHT, LABEL_WIDTH, write_data_sheets
+from hi3d.pipelines.data_sheets import GAP, LABEL_HEIGHT, LABEL_WIDTH, write_data_sheets
 from hi3d.views import Views
 
 CELL = 16
@@ -18,7 +18,7 @@ TOP = LABEL_WIDTH + 2 * LABEL_HEIGHT
 
 
 def cell(sheet: Image.Image, row: int, column: int) -> np.ndarray:
-    left, top = LABEL_WIDTH + column * CELL, TOP + row * CELL
+    left, top = LABEL_WIDTH + column * (CELL + GAP), TOP + row * (CELL + GAP)
     return np.asarray(sheet.crop((left, top, left + CELL, top + CELL)))
 
 
@@ -32,7 +32,7 @@ def test_rows_of_an_orbit(orbits, tmp_path):
     assert [path.name for path in paths] == ["sphere0.png", "sphere1.png"]
     sheet = Image.open(paths[1])
     # Target, depth, two degraded inputs, and three rows of details.
-    assert sheet.size == (LABEL_WIDTH + 4 * CELL, TOP + 7 * CELL)
+    assert sheet.size == (LABEL_WIDTH + 4 * (CELL + GAP), TOP + 7 * (CELL + GAP))
     views = Views.load(orbits / "sphere1")
     for column, view in enumerate((0, 4, 8, 12)):
         assert np.array_equal(cell(sheet, 0, column), pixels(views.rgb[view]))

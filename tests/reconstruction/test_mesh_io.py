@@ -89,6 +89,20 @@ def test_glb_is_y_up_and_ply_is_z_up(tmp_path):
     assert load_mesh(tmp_path / "a.obj", up="z").vertices[0].tolist() == [1, 3, -2]
 
 
+def test_exported_meshes_stand_upright_in_trimesh(tmp_path):
+    """Y is up in GLB and OBJ, as their readers expect; z in PLY, as in memory."""
+    tall = trimesh.creation.cone(radius=0.1, height=0.9)  # base at z = 0, tip at z = 0.9
+    vertices = torch.tensor(tall.vertices, dtype=torch.float32)
+    mesh = SurfaceMesh(vertices, torch.tensor(tall.faces), torch.ones_like(vertices))
+    for suffix, axis in (("glb", 1), ("obj", 1), ("ply", 2)):
+        save_mesh(mesh, tmp_path / f"tall.{suffix}")
+        loaded = trimesh.load(tmp_path / f"tall.{suffix}", force="mesh")
+        assert loaded.bounds[:, axis].tolist() == pytest.approx([0, 0.9], abs=1e-6)
+        assert loaded.volume > 0
+        top = loaded.vertices[loaded.vertices[:, axis].argmax()]
+        assert abs(top).sum() == pytest.approx(0.9, abs=1e-5)  # the tip, on the axis
+
+
 def test_glb_fields_of_a_textured_mesh(textured, tmp_path):
     save_mesh(textured, tmp_path / "box.glb")
     content = glb_json(tmp_path / "box.glb")

@@ -3,6 +3,7 @@
 import os
 import struct
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -133,6 +134,26 @@ def test_crashes_and_hangs_cost_one_object(tmp_path, monkeypatch):
     folder = process.start()
     process.stop()
     assert not folder.exists()
+
+
+def test_folders_of_killed_processes_are_deleted_at_the_next_start(tmp_path, monkeypatch):
+    script = tmp_path / "session.py"
+    script.write_text(FAKE_SESSION)
+    monkeypatch.setattr(blender_process, "SESSION_SCRIPT", script)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    abandoned, foreign = tmp_path / "hi3d-blender-killed", tmp_path / "other"
+    for folder in (abandoned, foreign):
+        folder.mkdir()
+        (folder / "log.txt").write_text("")
+    first, second = BlenderProcess(sys.executable), BlenderProcess(sys.executable)
+    in_use = first.start()
+    assert not abandoned.exists()
+    second.start()
+    assert in_use.exists()
+    assert foreign.exists()
+    first.stop()
+    second.stop()
+    assert not list(tmp_path.glob("hi3d-blender-*"))
 
 
 def test_read_exr_of_hand_packed_bytes(tmp_path):

@@ -1,5 +1,6 @@
 """Whole collections to orbits: what lies on disk, failures, going on, and parts."""
 
+import contextlib
 import io
 import json
 import sys
@@ -252,6 +253,26 @@ def test_parts_make_one_whole(boxes, tmp_path):
             assert parts[uid][name] == sample[name]
     index = json.loads((tmp_path / "o" / "index.json").read_text())
     assert (index["num_orbits"], index["complete"]) == (9, True)
+
+
+@pytest.mark.parametrize("form", ["folder", "shards"])
+def test_failures_of_all_parts_lie_in_one_file_after_the_last(tmp_path, form):
+    objects, output = tmp_path / "objects", tmp_path / "o"
+    objects.mkdir()
+    trimesh.creation.box().export(objects / "good.glb")
+    for i in range(7):  # every part gets some of them
+        (objects / f"broken{i}.glb").write_bytes(b"not a mesh")
+    for part in (2, 0, 1):
+        assert not (output / "failures.jsonl").exists()
+        with contextlib.suppress(InputError):  # "none of 2 objects could be rendered"
+            render_orbits(objects, output, small(format=form, shard=f"{part}/3"))
+    assert sorted(e["uid"] for e in failures(output)) == [f"broken{i}" for i in range(7)]
+    trimesh.creation.box().export(objects / "broken0.glb")
+    for part in range(3):
+        with contextlib.suppress(InputError):
+            render_orbits(objects, output, small(format=form, shard=f"{part}/3"))
+    assert sorted(e["uid"] for e in failures(output)) == [f"broken{i}" for i in range(1, 7)]
+    assert (output / "index.json").exists() == (form == "shards")
 
 
 def test_orbits_do_not_depend_on_the_collection(boxes, tmp_path):

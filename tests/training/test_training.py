@@ -71,7 +71,7 @@ def debug_experiment(config: str, orbits: Path, models: Path, output: Path, *mor
     if task == "stage2":
         overrides.append(f"depth_estimator={models / 'stage2'}")
         if load_experiment(path).stage1 is not None:
-            overrides += [f"stage1={models / 'stage1'}", "stage1_resolution=8"]
+            overrides += [f"stage1={models / 'stage1'}", "stage1_resolution=16"]
         if load_experiment(path).stage1_cross_fitted:
             overrides.append(f"stage1_cross_fitted=[{models / 'stage1'},{models / 'stage1'}]")
     if task == "orbit_predictor":
@@ -193,10 +193,8 @@ def test_orbit_predictor_is_taught_what_predict_orbit_adds(orbits, tiny_models, 
 def test_stage2_is_trained_on_predictors_that_have_not_seen_the_orbit(
     orbits, tiny_models, tmp_path
 ):
-    more = "stage1_resolution=16"
-    experiment = debug_experiment("nano/stage2.yaml", orbits, tiny_models, tmp_path, more)
+    experiment = debug_experiment("nano/stage2.yaml", orbits, tiny_models, tmp_path)
     module = build_module(experiment)
-    module.stage1_is_residual = True
     batch = next(iter(torch.utils.data.DataLoader(OrbitDataset(orbits, 16), batch_size=4)))
     folds = [fold_of(uid, 2) for uid in batch["uid"]]
     assert set(folds) == {0, 1}
@@ -246,3 +244,21 @@ def test_unknown_task_and_key(tmp_path):
         load_experiment(path)
     with pytest.raises(InputError, match=r"did you mean 'trainer.max_steps'"):
         load_experiment(CONFIGS / "nano/vae.yaml", ["trainer.max_step=1"])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.batch_size=0", "data.batch_size=0"),
+        ("data.num_workers=-1", "data.num_workers=-1"),
+        ("trainer.accumulate=0", "trainer.accumulate=0"),
+        ("trainer.devices=none", "trainer.devices=none"),
+        ("trainer.precision=fp17", "trainer.precision=fp17"),
+        ("trainer.strategy=fast", "trainer.strategy=fast"),
+        ("optim.lr=quick", "optim.lr: Value 'quick'"),
+    ],
+)
+def test_settings_that_cannot_be(override, words, orbits, tiny_models, tmp_path):
+    with pytest.raises(InputError, match=words) as caught:
+        train(debug_experiment("nano/vae.yaml", orbits, tiny_models, tmp_path / "run", override))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,38 @@
+"""What all scripts have in common: help, settings that are checked, nothing lost."""
+
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = sorted(path.name for path in (Path(__file__).parents[2] / "scripts").glob("*.py"))
+WORDS = {
+    "evaluate.py": ["views", "--pred", "{tmp}/absent", "--gt", "{tmp}/absent"],
+    "generate.py": ["{tmp}/absent.png", "--output", "{tmp}/out"],
+    "inspect_data.py": ["{tmp}/absent", "--output", "{tmp}/out"],
+    "prepare_furniture.py": ["{tmp}/absent.sh3f", "--output", "{tmp}/out"],
+    "reconstruct.py": ["{tmp}/absent", "--output", "{tmp}/out"],
+    "render_orbits.py": ["{tmp}/absent", "--output", "{tmp}/out"],
+    "train.py": ["--config", "{tmp}/absent.yaml"],
+}
+"""Arguments that name an input which is not there."""
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_shows_an_example_of_this_script(name, run_script):
+    finished = run_script(name, "--help")
+    assert finished.code == 0
+    example = finished.out.partition("Example:\n")[2]
+    assert f"scripts/{name}" in example
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("extra", [[], ["no_such_key=1"], ["--config", "{tmp}/absent.yaml"]])
+def test_what_is_not_there_is_one_line(name, extra, tmp_path, run_script):
+    words = [word.replace("{tmp}", str(tmp_path)) for word in [*WORDS[name], *extra]]
+    finished = run_script(name, *words, "--quiet")
+    assert finished.code == 2
+    assert finished.err.startswith("error: ")
+    assert len(finished.err.splitlines()) == 1
+    assert "absent" in finished.err or "no_such_key" in finished.err
+    assert finished.out == ""
+    assert not list(tmp_path.rglob("*.*"))
