@@ -5,12 +5,15 @@
 OBJECTS is a folder of GLB files; those in reconstruction_objects.yaml are used. For each, 16 views
 at elevation 20 are rendered and reconstructed, and 8 views between them are kept for testing.
 Beside our mesh stand the visual hull of the views and the ceiling: fusion of the true depth, closed
-by the same rule. Every object has its own process; a run that was stopped goes on where it was.
+by the same rule. Every object has its own process; a run that was stopped goes on where it was, and
+several runs may share the work with an --only list each.
 Writes `results.json`, `results.md` and per object a sheet of pictures. Objects with cavities, which
 no orbit sees well, are averaged apart.
 """
 
 import json
+import math
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
@@ -109,8 +112,10 @@ def measure(path: Path, output: Path, config: BenchmarkConfig) -> dict[str, floa
         for fact in ("seconds", "cpu_seconds", "peak_memory_gb"):
             if fact in facts:
                 scores[f"{step} {fact}"] = facts[fact]
+    steps = run_folder.report.content["steps"].values()
     for fact in ("seconds", "cpu_seconds"):
-        scores[fact] = sum(v for k, v in scores.items() if k.endswith(f" {fact}"))
+        if all(fact in facts for facts in steps):  # a step's cost is lost if it was stopped there
+            scores[fact] = sum(facts[fact] for facts in steps)
     write_sheet(output / "sheet.png", path, truth, mesh, ceiling)
     return scores
 
@@ -160,7 +165,11 @@ def summarise(output: Path, kinds: dict[str, list[str]]) -> dict[str, Results]:
         if rows:
             found[kind] = rows
     means = {f"mean of {len(rows)} {kind}": mean_over_objects(rows) for kind, rows in found.items()}
-    write_json(output / "results.json", {"objects": found, "means": means})
+    finite = {
+        label: {name: value if math.isfinite(value) else None for name, value in mean.items()}
+        for label, mean in means.items()
+    }
+    write_json(output / "results.json", {"objects": found, "means": finite})
     tables = [markdown_table({**rows}, 4) for rows in found.values()]
     tables.append(markdown_table(means, 4, "mean"))
     with atomic_path(output / "results.md") as partial:
@@ -204,6 +213,7 @@ def main() -> None:
         write_json(folder / "scores.json", {"config": config_to_dict(config), "scores": scores})
         return
     settings = [*(["--config", arguments.config] if arguments.config else []), *arguments.overrides]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the object's process as well
     failed = []
     for name in names:
         done = arguments.output / name / "scores.json"

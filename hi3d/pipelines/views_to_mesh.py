@@ -47,8 +47,10 @@ class MeshReconstructionConfig:
 
     surface: Surface = Surface.neus
 
-    interpolated_views: int = 16
-    """M of Section 4.4: views rendered from the splats between the given ones; 0 for none."""
+    interpolated_views: int = 0
+    """M of Section 4.4: views rendered from the splats between the given ones. They help where the
+    given views do not agree (configs/generate.yaml has the paper's 16) and blur a surface that is
+    seen alike from all sides: benchmarks/interpolated_views.py."""
     interpolated_weight: float = 1.0
     """Weight of the interpolated views in the surface, where the given ones have 1."""
     splats: SplatConfig = field(default_factory=SplatConfig)

@@ -1,5 +1,6 @@
 """When the Gaussians of a fit change in number: three policies behind one interface."""
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -16,23 +17,27 @@ from hi3d.reconstruction.rasterization.render import RenderedSplats
 from hi3d.reconstruction.splat_parameters import SplatParameters
 
 
+@dataclass(frozen=True)
+class FitStep:
+    """What one step of a fit has shown."""
+
+    number: int
+    """From 0."""
+    rendered: RenderedSplats
+    """`means2d` keeps its gradient."""
+    size: tuple[int, int]
+    """Width and height in pixels of the whole image, of which `rendered` may be a part."""
+
+
 class DensityControl(Protocol):
     """A policy with its state; the loop of a fit does not know which."""
 
-    def after_step(
-        self,
-        parameters: SplatParameters,
-        rendered: RenderedSplats,
-        step: int,
-        size: tuple[int, int],
-    ) -> None:
+    def after_step(self, parameters: SplatParameters, step: FitStep) -> None:
         """Take in what a step has shown, and change the Gaussians where it is time.
 
         Args:
             parameters: after the step of their optimisers.
-            rendered: of the step; `means2d` keeps its gradient.
-            step: from 0.
-            size: width and height in pixels of the whole image, of which `rendered` may be a part.
+            step: what it has shown.
         """
 
 
@@ -46,29 +51,24 @@ class CappedControl:
         self.generator = generator
         self.gradients: ScreenGradients | None = None
 
-    def after_step(
-        self,
-        parameters: SplatParameters,
-        rendered: RenderedSplats,
-        step: int,
-        size: tuple[int, int],
-    ) -> None:
+    def after_step(self, parameters: SplatParameters, step: FitStep) -> None:
         """See `DensityControl`."""
         if self.config.strategy == "mcmc":
-            self._relocate(parameters, step)
+            self._relocate(parameters, step.number)
             return
+        rendered = step.rendered
         if self.gradients is None:
             self.gradients = ScreenGradients(len(parameters), rendered.means2d.device)
         if rendered.means2d.grad is not None:
-            self.gradients.add(rendered.means2d.grad, rendered.visible, *size)
-        if not self._is_due(step):
+            self.gradients.add(rendered.means2d.grad, rendered.visible, *step.size)
+        if not self._is_due(step.number):
             return
         changed = change_density(
             parameters.splats().detach(),
             self.gradients.means(),
             self.config,
             self.max_splats,
-            step < self.config.stop * self.steps,
+            step.number < self.config.stop * self.steps,
             self.generator,
         )
         parameters.replace(*changed)
@@ -117,32 +117,27 @@ class GsplatControl:
         )
         self.state: dict[str, Any] = self.strategy.initialize_state(scene_scale=1.0)
 
-    def after_step(
-        self,
-        parameters: SplatParameters,
-        rendered: RenderedSplats,
-        step: int,
-        size: tuple[int, int],
-    ) -> None:
+    def after_step(self, parameters: SplatParameters, step: FitStep) -> None:
         """See `DensityControl`."""
+        rendered, number = step.rendered, step.number
         if rendered.means2d.grad is None:
             return
         info = {
             "means2d": rendered.means2d,
             "radii": rendered.radii,
-            "width": size[0],
-            "height": size[1],
+            "width": step.size[0],
+            "height": step.size[1],
             "n_cameras": len(rendered.radii),
             "gaussian_ids": None,
         }
-        if step > self.strategy.refine_start_iter and step % self.strategy.refine_every == 0:
+        if number > self.strategy.refine_start_iter and number % self.strategy.refine_every == 0:
             self._limit(len(parameters), rendered.means2d.grad)
         # The strategy draws from torch's global generator: it gets a state of this fit's own.
         device = rendered.means2d.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(self.generator.initial_seed() + step)
+            torch.manual_seed(self.generator.initial_seed() + number)
             self.strategy.step_post_backward(
-                parameters.tensors, parameters.optimizers, self.state, step, info
+                parameters.tensors, parameters.optimizers, self.state, number, info
             )
 
     def _limit(self, num: int, grad_means2d: Tensor) -> None:

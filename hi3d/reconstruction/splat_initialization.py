@@ -5,9 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from hi3d.errors import InputError
 from hi3d.reconstruction.gaussian_splats import GaussianSplats
-from hi3d.reconstruction.visual_hull import grid_points, hull_sdf
+from hi3d.reconstruction.visual_hull import grid_points, shared_hull
 from hi3d.views import Views
 
 SH_0 = 0.5 / math.sqrt(math.pi)  # the constant harmonic
@@ -33,19 +32,15 @@ def hull_points(
         [N, 3]
 
     Raises:
-        InputError: the views share no hull, whatever number of them may be wrong.
+        InputError: no view shows an object, or more than half of them contradict each other.
     """
     device = views.rgb.device
     spacing = 2 * half_extent / (resolution - 1)
     points = grid_points(resolution, half_extent, device)
-    for tolerance in range(len(views)):
-        # Half a voxel outside the hull is kept, or parts thinner than a voxel would be lost.
-        sdf = hull_sdf(views, resolution, half_extent, tolerance).flatten()
-        points_inside = points[sdf < 0.5 * spacing]
-        if len(points_inside):
-            break
-    else:
-        raise InputError("the views show no object: check alpha and cameras")
+    # Half a voxel outside the hull is kept, or parts thinner than a voxel would be lost.
+    margin = 0.5 * spacing
+    sdf = shared_hull(views, resolution, half_extent, margin=margin).flatten()
+    points_inside = points[sdf < margin]
     pick = torch.randint(len(points_inside), (num_points,), generator=generator, device=device)
     if num_points < len(points_inside):  # without repetition where there are enough
         pick = torch.randperm(len(points_inside), generator=generator, device=device)[:num_points]

@@ -10,7 +10,7 @@ from hi3d.cameras import Cameras, between_views, concatenate_cameras, look_at_or
 from hi3d.errors import InputError
 from hi3d.progress import progress_bar
 from hi3d.reconstruction.densification import DensifyConfig
-from hi3d.reconstruction.density_control import density_control
+from hi3d.reconstruction.density_control import FitStep, density_control
 from hi3d.reconstruction.gaussian_splats import GaussianSplats
 from hi3d.reconstruction.rasterization.render import Backend, rasterize
 from hi3d.reconstruction.splat_initialization import hull_points, initial_splats, mean_colors
@@ -159,7 +159,7 @@ def fit_splats(
                 colors.step()
             if density is not None:
                 size = (views.cameras.width, views.cameras.height)
-                density.after_step(parameters, rendered, step, size)
+                density.after_step(parameters, FitStep(step, rendered, size))
             if status:
                 bar.update(task, status=status)
             bar.advance(task)

@@ -15,13 +15,11 @@ from hi3d.cameras import Cameras
 from hi3d.errors import InputError
 from hi3d.progress import track
 from hi3d.reconstruction.neus.fields import GridField
-from hi3d.reconstruction.visual_hull import FOREGROUND_ALPHA, grid_points, hull_sdf
+from hi3d.reconstruction.visual_hull import FOREGROUND_ALPHA, grid_points, shared_hull
 from hi3d.views import Views
 
 MIN_COS = 0.01
 """Pixels that see the surface flatter than this say nothing about its place."""
-MIN_INSIDE = 8
-"""A field with fewer grid vertices inside holds no surface worth the name."""
 POINTS_AT_ONCE = 1 << 19
 COLOR_MARGIN = 0.01  # colours are kept this far from 0 and 1, where the logit is infinite
 
@@ -84,13 +82,11 @@ def fuse_depth(
         view_weights = torch.ones(len(views))
     if view_weights.shape != (len(views),):
         raise ValueError(f"view_weights must be [{len(views)}], got {tuple(view_weights.shape)}")
-    if not (views.alpha >= FOREGROUND_ALPHA).any():
-        raise InputError("no view shows an object (alpha is 0 everywhere): check the matting")
     device, extent = views.rgb.device, config.half_extent
     cameras, depth = views.cameras.to(device), depth.to(device)
     voxel = 2 * extent / (config.resolution - 1)
     truncation = config.truncation_voxels * voxel
-    hull = _shared_hull(views, config).flatten()
+    hull = shared_hull(views, config.resolution, extent, config.hull_tolerance).flatten()
     candidates = (hull < truncation).nonzero()[:, 0]
     points = grid_points(config.resolution, extent, device)[candidates]
     sums = _Sums(len(points), device)
@@ -116,18 +112,6 @@ def fuse_depth(
     shape = (config.resolution,) * 3
     logits = rgb.clamp(COLOR_MARGIN, 1 - COLOR_MARGIN).logit()
     return GridField(sdf.reshape(shape), logits.reshape(*shape, 3), extent)
-
-
-def _shared_hull(views: Views, config: TsdfConfig) -> Tensor:
-    """The visual hull's distance; where nothing is shared, up to half of the views may disagree."""
-    for tolerance in range(config.hull_tolerance, max(config.hull_tolerance, len(views) // 2) + 1):
-        hull = hull_sdf(views, config.resolution, config.half_extent, tolerance)
-        if (hull < 0).sum() >= MIN_INSIDE:
-            return hull
-    raise InputError(
-        f"the object is smaller than a voxel or outside the cube of half side "
-        f"{config.half_extent}: check the cameras and the framing"
-    )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from hi3d.progress import console
 from hi3d.views import Views
 
 FOREGROUND_ALPHA = 0.5
+MIN_INSIDE = 8
+"""A field with fewer grid vertices inside holds no surface worth the name."""
 PLAIN_RANGE = 0.02
 """A frame filled with a colour that varies less than this shows nothing."""
 
@@ -74,8 +76,9 @@ def hull_sdf(views: Views, resolution: int, half_extent: float, tolerance: int =
         views: V views with alpha.
         resolution: R grid points a side.
         half_extent: the grid spans [-half_extent, half_extent] in each axis, ends included.
-        tolerance: how many views may show background at a point of the hull. More than 0 keeps
-            parts on which inconsistent views disagree.
+        tolerance: how many views may show background at a point of the hull that all see, and
+            proportionally fewer where fewer see it. More than 0 keeps parts on which inconsistent
+            views disagree.
 
     Returns:
         [R, R, R] float32, indexed x, y, z, on the views' device; `2 * half_extent` where no view
@@ -85,6 +88,7 @@ def hull_sdf(views: Views, resolution: int, half_extent: float, tolerance: int =
     points = grid_points(resolution, half_extent, device)
     far = 2 * half_extent
     largest = torch.full((tolerance + 1, len(points)), -torch.inf, device=device)
+    num_seeing = torch.zeros(len(points), dtype=torch.int64, device=device)
     for view in range(len(views)):
         pixel_distance = silhouette_distance(views.alpha[view, 0])
         rotation, translation = cameras.viewmats[view, :3, :3], cameras.viewmats[view, :3, 3]
@@ -97,11 +101,45 @@ def hull_sdf(views: Views, resolution: int, half_extent: float, tolerance: int =
         distance = pixel_distance.flatten()[index] * depth / cameras.Ks[view, 1, 1]
         distance = torch.where(seen, distance, -torch.inf)
         largest = torch.cat([largest, distance[None]]).topk(tolerance + 1, dim=0).values
-    # With fewer seeing views than the tolerance the last rank may be empty: what is seen counts.
-    never_seen = largest[0] == -torch.inf
-    sdf = torch.where(largest[-1] == -torch.inf, largest[0], largest[-1])
-    sdf = torch.where(never_seen, far, sdf.clamp(-far, far))
+        num_seeing += seen
+    # Where few views look, in the corners, proportionally fewer are overruled.
+    rank = (tolerance * num_seeing // len(views)).minimum((num_seeing - 1).clamp_min(0))
+    sdf = largest.gather(0, rank[None])[0].clamp(-far, far)
+    sdf = torch.where(num_seeing == 0, far, sdf)
     return sdf.reshape(resolution, resolution, resolution)
+
+
+def shared_hull(
+    views: Views, resolution: int, half_extent: float, tolerance: int = 0, margin: float = 0.0
+) -> Tensor:
+    """`hull_sdf` with the least tolerance that leaves something of the object.
+
+    Views that contradict each other, or one with a wrong camera, may share nothing. Then more and
+    more of them are overruled, but never the majority.
+
+    Args:
+        views: V views with alpha.
+        resolution: R grid points a side.
+        half_extent: the grid spans [-half_extent, half_extent] in each axis, ends included.
+        tolerance: how many views may show background at a point of the hull, to begin with.
+        margin: points whose distance is below it count as inside.
+
+    Returns:
+        [R, R, R] as `hull_sdf`, with at least `MIN_INSIDE` points inside.
+
+    Raises:
+        InputError: no view shows an object, or more than half of them contradict each other.
+    """
+    for allowed in range(tolerance, max(tolerance, len(views) // 2) + 1):
+        sdf = hull_sdf(views, resolution, half_extent, allowed)
+        if (sdf < margin).sum() >= MIN_INSIDE:
+            return sdf
+    if not (views.alpha >= FOREGROUND_ALPHA).any():
+        raise InputError("no view shows an object (alpha is 0 everywhere): check the matting")
+    raise InputError(
+        f"the object is smaller than a voxel or outside the cube of half side {half_extent}: "
+        "check the cameras and the framing"
+    )
 
 
 def silhouette_distance(alpha: Tensor) -> Tensor:

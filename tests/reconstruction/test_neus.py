@@ -7,7 +7,7 @@ import torch
 from hi3d.cameras import orbit_cameras
 from hi3d.errors import InputError
 from hi3d.reconstruction.neus.config import Backend, NeusConfig
-from hi3d.reconstruction.neus.fields import ActiveGrid, GridField, surface_cells, trilinear_corners
+from hi3d.reconstruction.neus.fields import ActiveGrid, GridField, surface_cells
 from hi3d.reconstruction.neus.fit import (
     Sharpness,
     chosen_backend,
@@ -20,16 +20,10 @@ from hi3d.reconstruction.neus.losses import loss_color, loss_curvature, loss_eik
 from hi3d.reconstruction.neus.native import native_is_available, native_objective
 from hi3d.reconstruction.neus.rays import PixelSampler, Rays
 from hi3d.reconstruction.neus.renderer import StepSamples, draw_samples, neus_objective, render_rays
-from hi3d.reconstruction.visual_hull import (
-    grid_points,
-    hull_occupancy,
-    hull_sdf,
-    shows_object,
-    silhouette_distance,
-)
-from hi3d.views import Views
+from hi3d.reconstruction.visual_hull import grid_points, shows_object
 
-RADIUS = 0.4
+RADIUS = 0.4  # of the ball
+ORBIT = orbit_cameras(20.0, 48, 16)
 TINY = NeusConfig(
     steps=150,
     rays_per_step=512,
@@ -38,22 +32,6 @@ TINY = NeusConfig(
     regularized_vertices=1024,
 )
 needs_compiler = pytest.mark.skipif("not native_is_available()", reason="no C compiler")
-
-
-def ball_views(elevation_deg: float = 20.0, resolution: int = 48, num_views: int = 16) -> Views:
-    """A ball of radius 0.4 whose colour is its position, by ray-sphere intersection."""
-    cameras = orbit_cameras(elevation_deg, resolution, num_views)
-    rgb, alpha = [], []
-    for view in range(num_views):
-        origins, directions = cameras.rays(view)
-        along = (origins * directions).sum(-1)
-        discriminant = along**2 - (origins**2).sum(-1) + RADIUS**2
-        hit = discriminant > 0
-        t = -along - discriminant.clamp_min(0).sqrt()
-        color = 0.5 + origins + t[..., None] * directions
-        rgb.append(torch.where(hit[..., None], color, 1.0).clamp(0, 1).permute(2, 0, 1))
-        alpha.append(hit.float()[None])
-    return Views(torch.stack(rgb), torch.stack(alpha), cameras)
 
 
 def ball_field(resolution: int = 16, half_extent: float = 0.55) -> GridField:
@@ -73,125 +51,6 @@ def mean_radius(field: GridField) -> float:
     return t[first_outside].mean().item()
 
 
-# Visual hull
-
-
-def test_hull_of_a_ball_contains_it_and_the_tangent_cone_below():
-    # The cone ends at RADIUS / cos(20 deg + asin(RADIUS / 1.5)) = 1.23 RADIUS.
-    occupied = hull_occupancy(ball_views(num_views=16), 32, 0.55)
-    distance = grid_points(32, 0.55, "cpu").reshape(32, 32, 32, 3).norm(dim=-1)
-    assert occupied[distance < RADIUS - 0.03].all()
-    assert not occupied[distance > RADIUS * 1.27].any()
-
-
-def test_hull_sdf_is_a_distance_on_the_side_of_a_ball():
-    # On the equator the hull from elevation 0 touches the ball, where the distance is exact up to
-    # perspective and half a pixel.
-    sdf = hull_sdf(ball_views(0.0, 96, 32), 23, 0.55)
-    assert sdf[11, 11, 11].item() == pytest.approx(-RADIUS, abs=0.03)
-    assert sdf[21, 11, 11].item() == pytest.approx(0.5 - RADIUS, abs=0.02)
-
-
-def test_outside_every_image_is_outside_and_outside_one_image_is_unknown():
-    views = ball_views(0.0, num_views=2)  # from +x and -x
-    Ks = views.cameras.Ks.clone()
-    Ks[:, :2, :2] *= 4  # narrow: the whole image shows the ball
-    close = replace(
-        views, alpha=torch.ones_like(views.alpha), cameras=replace(views.cameras, Ks=Ks)
-    )
-    occupied = hull_occupancy(close, 23, 0.55)
-    assert occupied[11, 11, 11]
-    assert not occupied[11, 0, 11]  # no view sees the far left
-    wide = views[[0]]
-    both = Views(
-        torch.cat([close.rgb[:1], wide.rgb]),
-        torch.cat([close.alpha[:1], wide.alpha]),
-        replace(
-            wide.cameras,
-            viewmats=close.cameras.viewmats[[0, 0]],
-            Ks=torch.cat([Ks[:1], wide.cameras.Ks]),
-        ),
-    )
-    assert hull_occupancy(both, 23, 0.55)[
-        11, 16, 11
-    ]  # 0.25: unknown to one, foreground to the other
-
-
-def test_tolerance_ignores_dissenting_views():
-    views = ball_views()
-    alpha = views.alpha.clone()
-    alpha[3] = 0
-    broken = replace(views, alpha=alpha)
-    assert not hull_occupancy(broken, 16, 0.55).any()
-    tolerant = hull_sdf(broken, 16, 0.55, tolerance=1) < 0
-    assert tolerant.sum() >= hull_occupancy(views, 16, 0.55).sum()
-
-
-def test_silhouette_distance_by_hand():
-    alpha = torch.tensor([[0.0, 0.0, 1.0, 1.0, 1.0, 0.0]])
-    expected = torch.tensor([[1.5, 0.5, -0.5, -1.5, -0.5, 0.5]])
-    assert torch.equal(silhouette_distance(alpha), expected)
-    assert (silhouette_distance(torch.zeros(3, 4)) == 5).all()
-    assert (silhouette_distance(torch.ones(3, 4)) == -5).all()
-
-
-# Fields
-
-
-def test_trilinear_interpolation_is_exact_for_linear_functions():
-    points = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) * 1.1 - 0.55
-    slope = torch.tensor([1.0, -2.0, 3.0])
-    values = grid_points(9, 0.55, "cpu") @ slope
-    corners, weights = trilinear_corners(points, 9, 0.55)
-    assert torch.allclose((values[corners] * weights).sum(-1), points @ slope, atol=1e-5)
-
-
-def test_resampling_keeps_linear_functions_and_the_extent():
-    field = ball_field(9)
-    linear = replace(field, sdf=field.rgb_logits[..., 1])
-    fine = linear.resampled(17)
-    assert torch.allclose(fine.sdf[:, :, 3], fine.rgb_logits[:, :, 3, 1], atol=1e-5)
-    assert fine.sdf[0, -1, 0].item() == pytest.approx(4 * 0.55, rel=1e-5)
-
-
-def test_surface_cells_surround_the_surface():
-    field = ball_field(17)
-    thin, wide = surface_cells(field.sdf, 0), surface_cells(field.sdf, 2)
-    assert not thin[8, 8, 8]
-    assert (wide | ~thin).all()
-    corner_min = -torch.nn.functional.max_pool3d(-field.sdf[None, None], 2, stride=1)[0, 0]
-    corner_max = torch.nn.functional.max_pool3d(field.sdf[None, None], 2, stride=1)[0, 0]
-    assert torch.equal(thin, (corner_min < 0) & (corner_max >= 0))
-
-
-def test_active_grid_agrees_with_the_field():
-    field = ball_field(17)
-    grid = ActiveGrid(field, surface_cells(field.sdf, 2))
-    points = torch.nn.functional.normalize(torch.randn(40, 3), dim=-1) * RADIUS
-    assert grid.contains(points).all()
-    assert not grid.contains(torch.zeros(1, 3)).any()
-    assert not grid.contains(torch.full((1, 3), 0.7)).any()
-    for active, dense in zip(grid.query(points), field.query(points), strict=True):
-        assert torch.allclose(active, dense, atol=1e-5)
-    with torch.no_grad():
-        grid.sdf += 1
-    changed = grid.to_field().sdf - field.sdf
-    assert torch.equal(changed > 0.5, grid.active)
-
-
-def test_stencil_by_hand():
-    R, voxel = 9, 1.1 / 8
-    x, y, z = grid_points(R, 0.55, "cpu").reshape(R, R, R, 3).unbind(-1)
-    field = GridField(2 * x + y - z + x**2, torch.zeros(R, R, R, 3), 0.55)
-    grid = ActiveGrid(field, torch.ones(R - 1, R - 1, R - 1, dtype=torch.bool))
-    assert len(grid.interior) == (R - 2) ** 3
-    center = torch.tensor([(4 * R + 4) * R + 4])  # x = 0
-    gradients, laplacians, _ = grid.stencil(center)
-    assert torch.allclose(gradients, torch.tensor([[2.0, 1.0, -1.0]]), atol=1e-4)
-    # Mean of the six neighbours minus the centre: 2 voxel^2 / 6, in voxels.
-    assert laplacians.item() == pytest.approx(voxel / 3, rel=1e-3)
-
-
 # Losses
 
 
@@ -208,8 +67,8 @@ def test_losses_by_hand():
 # Rays and rendering
 
 
-def test_sampled_rays_hit_their_pixels():
-    views = ball_views()
+def test_sampled_rays_hit_their_pixels(ball_views):
+    views = ball_views(ORBIT)
     rays = PixelSampler(views).sample(300, torch.Generator().manual_seed(0))
     assert torch.allclose(rays.directions.norm(dim=-1), torch.ones(300), atol=1e-5)
     closest = torch.linalg.cross(rays.origins, rays.directions).norm(dim=-1)
@@ -245,7 +104,7 @@ def test_rendering_a_sharp_ball_shows_its_silhouette_and_colour():
 
 
 @needs_compiler
-def test_native_and_torch_agree_in_values_and_gradients():
+def test_native_and_torch_agree_in_values_and_gradients(ball_views):
     generator = torch.Generator().manual_seed(0)
     field = ball_field(16)
     field = replace(
@@ -254,12 +113,13 @@ def test_native_and_torch_agree_in_values_and_gradients():
         rgb_logits=torch.randn(field.rgb_logits.shape, generator=generator),
     )
     grid = ActiveGrid(field, surface_cells(field.sdf, 2))
-    views = ball_views()
+    views = ball_views(ORBIT)
     weights = torch.linspace(0.5, 1.5, len(views))
     rays = PixelSampler(views, weights).sample(300, generator)
     samples = draw_samples(grid, rays, TINY, generator)
     # Heavy regularisers, so that an error in one is not hidden by the images.
-    config = replace(TINY, lambda_eikonal=0.3, lambda_curvature=0.2, lambda_color_smoothness=0.1)
+    lambdas = {"eikonal": 0.3, "curvature": 0.2, "color_smoothness": 0.1}
+    config = replace(TINY, **{f"lambda_{name}": value for name, value in lambdas.items()})
     results = []
     for objective in (neus_objective, native_objective):
         grid.zero_grad()
@@ -280,25 +140,25 @@ def test_native_and_torch_agree_in_values_and_gradients():
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])
-def test_fit_recovers_the_radius_of_a_ball(backend):
+def test_fit_recovers_the_radius_of_a_ball(backend, ball_views):
     if backend == "native" and not native_is_available():
         pytest.skip("no C compiler")
-    field = fit_neus(ball_views(), replace(TINY, backend=Backend(backend)), seed=1)
+    field = fit_neus(ball_views(ORBIT), replace(TINY, backend=Backend(backend)), seed=1)
     assert mean_radius(field) == pytest.approx(RADIUS, rel=0.02)
     _, rgb = field.query(torch.tensor([[RADIUS, 0.0, 0.0], [0.0, -RADIUS, 0.0]]))
     expected = torch.tensor([[0.9, 0.5, 0.5], [0.5, 0.1, 0.5]])
     assert torch.allclose(rgb, expected, atol=0.12)
 
 
-def test_the_same_seed_gives_the_same_field():
-    views, config = ball_views(), replace(TINY, steps=10)
+def test_the_same_seed_gives_the_same_field(ball_views):
+    views, config = ball_views(ORBIT), replace(TINY, steps=10)
     first, again, other = (fit_neus(views, config, seed=s) for s in (3, 3, 4))
     assert torch.equal(first.sdf, again.sdf)
     assert not torch.equal(first.sdf, other.sdf)
 
 
-def test_views_of_weight_zero_do_not_count():
-    views, config = ball_views(), replace(TINY, steps=60)
+def test_views_of_weight_zero_do_not_count(ball_views):
+    views, config = ball_views(ORBIT), replace(TINY, steps=60)
     wrong = views.rgb.clone()
     wrong[1::2] = 0
     weights = torch.ones(len(views))
@@ -308,8 +168,8 @@ def test_views_of_weight_zero_do_not_count():
     assert rgb[0, 2] > 0.75
 
 
-def test_views_that_contradict_each_other_still_give_a_surface():
-    views = ball_views()
+def test_views_that_contradict_each_other_still_give_a_surface(ball_views):
+    views = ball_views(ORBIT)
     alpha = torch.roll(views.alpha, 18, dims=-1)
     alpha[::2] = views.alpha[::2]
     torn = replace(views, alpha=alpha)
@@ -320,8 +180,8 @@ def test_views_that_contradict_each_other_still_give_a_surface():
     assert (lonely.sdf < 0).sum() >= 8
 
 
-def test_empty_and_plain_frames_are_left_out():
-    views = ball_views()
+def test_empty_and_plain_frames_are_left_out(ball_views):
+    views = ball_views(ORBIT)
     rgb, alpha = views.rgb.clone(), views.alpha.clone()
     rgb[2], alpha[2] = 1, 0
     rgb[5], alpha[5] = 0, 1
@@ -331,8 +191,8 @@ def test_empty_and_plain_frames_are_left_out():
     assert mean_radius(field) == pytest.approx(RADIUS, rel=0.03)
 
 
-def test_four_views_and_an_object_at_the_border_give_a_finite_surface():
-    views = ball_views(num_views=4)
+def test_four_views_and_an_object_at_the_border_give_a_finite_surface(ball_views):
+    views = ball_views(orbit_cameras(20.0, 48, 4))
     Ks = views.cameras.Ks.clone()
     Ks[:, 0, 2] += 18  # the ball leaves the image on the right
     shifted = replace(
@@ -347,8 +207,8 @@ def test_four_views_and_an_object_at_the_border_give_a_finite_surface():
     assert mean_radius(field) == pytest.approx(RADIUS, rel=0.15)
 
 
-def test_views_without_an_object_are_a_clear_error():
-    views = ball_views()
+def test_views_without_an_object_are_a_clear_error(ball_views):
+    views = ball_views(ORBIT)
     with pytest.raises(InputError, match="no view shows an object"):
         fit_neus(replace(views, alpha=torch.zeros_like(views.alpha)), TINY)
     with pytest.raises(InputError, match="no view shows background"):
@@ -367,14 +227,14 @@ def test_views_without_an_object_are_a_clear_error():
         {"steps": 0},
     ],
 )
-def test_settings_that_contradict_each_other_are_clear_errors(wrong):
+def test_settings_that_contradict_each_other_are_clear_errors(wrong, ball_views):
     with pytest.raises(InputError):
-        fit_neus(ball_views(num_views=2), replace(TINY, **wrong))
+        fit_neus(ball_views(orbit_cameras(20.0, 48, 2)), replace(TINY, **wrong))
 
 
-def test_view_weights_of_another_length_are_an_error():
+def test_view_weights_of_another_length_are_an_error(ball_views):
     with pytest.raises(ValueError, match="view_weights"):
-        fit_neus(ball_views(num_views=2), TINY, view_weights=torch.ones(3))
+        fit_neus(ball_views(orbit_cameras(20.0, 48, 2)), TINY, view_weights=torch.ones(3))
 
 
 def test_inv_s_is_learned_above_a_rising_floor():
@@ -396,10 +256,10 @@ def test_schedule_and_backend_choices():
         chosen_backend(replace(TINY, backend=Backend.native), torch.device("meta"))
 
 
-def test_hull_field_and_image_size():
-    field = hull_field(ball_views(), TINY)
+def test_hull_field_and_image_size(ball_views):
+    field = hull_field(ball_views(ORBIT), TINY)
     assert field.resolution == 16
-    small = shrunk(ball_views(resolution=48), 24)
+    small = shrunk(ball_views(ORBIT), 24)
     assert small.rgb.shape[-2:] == (24, 24)
     assert torch.allclose(small.cameras.rays(0)[1].mean((0, 1))[1:2], torch.zeros(1), atol=1e-5)
     assert shrunk(small, 256) is small

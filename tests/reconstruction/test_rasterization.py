@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from hi3d.cameras import Cameras, orbit_cameras, pinhole_intrinsics
@@ -12,9 +11,7 @@ from hi3d.reconstruction.gaussian_splats import GaussianSplats
 from hi3d.reconstruction.rasterization.cpu import native_library
 from hi3d.reconstruction.rasterization.projection import evaluate_harmonics, project_splats
 from hi3d.reconstruction.rasterization.render import RenderedSplats, rasterize
-from hi3d.reconstruction.rasterization.tiles import bin_into_tiles
 from hi3d.reconstruction.rasterization.torch_reference import rasterize_reference
-from hi3d.reconstruction.ssim import blur, blur_reference, ssim
 
 needs_native = pytest.mark.skipif(
     native_library() is None, reason="the C rasteriser does not compile here"
@@ -123,7 +120,6 @@ SCENES: dict[str, Callable[[], tuple[GaussianSplats, Cameras]]] = {
         ),
         front_camera(24, focal=24.0),
     ),
-    # Centres exactly on the corners of the 16-pixel tiles.
     # Single needles, as long as the object and 1/1000 as thick, across many tiles.
     "needles": lambda: (
         replace(
@@ -146,6 +142,7 @@ SCENES: dict[str, Callable[[], tuple[GaussianSplats, Cameras]]] = {
         ),
         front_camera(40, focal=40.0),
     ),
+    # Centres exactly on the corners of the 16-pixel tiles.
     "tile borders": lambda: (
         round_splats(
             [[i / 2 - 1.0, j / 2 - 1.0, 1.0 + 0.01 * i] for i in range(5) for j in range(5)],
@@ -259,25 +256,6 @@ def test_cameras_do_not_influence_each_other(backend: str) -> None:
             assert torch.equal(getattr(alone, name)[0], getattr(together, name)[view]), name
 
 
-def test_more_places_than_32_bits_count() -> None:
-    # 2,048 x 2,048 tiles times 1,500 Gaussians: 6.3e9 pairs, of which each Gaussian has one.
-    generator = torch.Generator().manual_seed(0)
-    tiles = torch.randint(2048, (1500, 2), generator=generator)
-    lists = bin_into_tiles(
-        means2d=tiles * 16 + 8.0,
-        radii=torch.full((1500, 2), 2.0),
-        depths=torch.linspace(2, 1, 1500),
-        width=32768,
-        height=32768,
-        tile_size=16,
-    )
-    numbers = tiles[:, 1] * 2048 + tiles[:, 0]
-    expected = sorted(range(1500), key=lambda i: (numbers[i].item(), -i))  # later is nearer
-    assert lists.splat_ids.tolist() == expected
-    assert lists.offsets[-1] == 1500
-    assert lists.offsets[numbers.max() + 1] == 1500
-
-
 def test_tiles_do_not_change_the_reference() -> None:
     splats, cameras = random_splats(100, 0.08, seed=6), orbit_cameras(20, 30, 1)
     projected = project_splats(splats.means, splats.quats, splats.scales, splats.opacities, cameras)
@@ -306,23 +284,6 @@ def test_reference_gradients_are_those_of_finite_differences() -> None:
 
     inputs = tuple(tensor.requires_grad_() for tensor in double.values())
     assert torch.autograd.gradcheck(render, inputs, eps=1e-6, atol=1e-5)
-
-
-def test_tile_lists_by_hand() -> None:
-    # 32x32 pixels, tiles of 16. Gaussian 0 touches all four tiles; 1, nearer, only the last; 2 is
-    # left out.
-    lists = bin_into_tiles(
-        means2d=torch.tensor([[16.0, 16.0], [24.0, 24.0], [8.0, 8.0]]),
-        radii=torch.tensor([[3.0, 3.0], [3.0, 3.0], [0.0, 0.0]]),
-        depths=torch.tensor([2.0, 1.0, 3.0]),
-        width=32,
-        height=32,
-        tile_size=16,
-    )
-    assert lists.splat_ids.tolist() == [0, 0, 0, 1, 0]
-    assert lists.offsets.tolist() == [0, 1, 2, 3, 5]
-    assert lists.firsts.tolist() == [0, 4, 5, 5]
-    assert lists.slots.tolist() == [0, 1, 2, 4, 3]
 
 
 def test_empty_scene_and_out_of_view_are_background() -> None:
@@ -358,27 +319,6 @@ def test_harmonics_of_degree_one_and_three() -> None:
     torch.testing.assert_close(gram, torch.eye(16), rtol=0, atol=2e-3)
     assert (evaluate_harmonics(-9 * torch.rand(3, 1, 3, generator=generator), z[:3, None]
             .expand(3, 3)) >= 0).all()  # fmt: skip
-
-
-def test_ssim_and_its_blur() -> None:
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(1, 3, 23, 31, generator=generator)
-    assert ssim(image, image).item() == pytest.approx(1, abs=1e-5)
-    # scikit-image mirrors at the border; in a frame of zeros that makes no difference.
-    other = (image + 0.3 * torch.randn(image.shape, generator=generator)).clamp(0, 1)
-    framed, framed_other = (torch.nn.functional.pad(t, (12, 12, 12, 12)) for t in (image, other))
-    _, expected = structural_similarity(
-        framed[0].numpy(), framed_other[0].numpy(), channel_axis=0, data_range=1.0, full=True,
-        gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
-    )  # fmt: skip
-    assert ssim(framed, framed_other).item() == pytest.approx(expected.mean(), abs=1e-5)
-    gradients = []
-    for function in (blur, blur_reference):
-        leaf = image.clone().requires_grad_()
-        out = function(leaf)
-        (out * torch.linspace(-1, 1, out.numel()).view(out.shape)).sum().backward()
-        gradients.append((out, leaf.grad))
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
 
 
 def test_errors() -> None:

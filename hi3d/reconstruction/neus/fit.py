@@ -11,15 +11,15 @@ from hi3d.progress import progress_bar
 from hi3d.reconstruction.neus.config import Backend, NeusConfig
 from hi3d.reconstruction.neus.fields import ActiveGrid, GridField, surface_cells
 from hi3d.reconstruction.neus.native import native_is_available, native_objective
+from hi3d.reconstruction.neus.network_fit import fit_network
+from hi3d.reconstruction.neus.networks import FieldKind
 from hi3d.reconstruction.neus.rays import PixelSampler
 from hi3d.reconstruction.neus.renderer import draw_samples, neus_objective
-from hi3d.reconstruction.visual_hull import hull_sdf, shows_object
+from hi3d.reconstruction.visual_hull import MIN_INSIDE, shared_hull, shows_object
 from hi3d.views import Views
 
 LR_DECAY = 0.1
 """Learning rates fall to this share over the fit."""
-MIN_INSIDE = 8
-"""A field with fewer grid vertices inside holds no surface worth the name."""
 REPORT_EVERY = 20
 
 
@@ -29,7 +29,7 @@ def fit_neus(
     seed: int = 0,
     view_weights: Tensor | None = None,
 ) -> GridField:
-    """Fit a field to views, coarse to fine, starting from their visual hull.
+    """Fit a field to views: a grid coarse to fine from their visual hull, or networks within it.
 
     Args:
         views: V views; runs on their device.
@@ -64,6 +64,8 @@ def fit_neus(
     )
     sharpness = Sharpness(config).to(device)
     field = hull_field(views, config)
+    if config.field is not FieldKind.grid:
+        return surviving(fit_network(sampler, field, sharpness, config, generator), field)
     step = 0
     with progress_bar() as bar:
         task = bar.add_task("NeuS", total=config.steps, status="")
@@ -110,22 +112,9 @@ class Sharpness(nn.Module):
 
 
 def hull_field(views: Views, config: NeusConfig) -> GridField:
-    """The initial field: the visual hull's distance, grey.
-
-    Where the views contradict each other so much that they share no hull, the number of views that
-    may disagree is raised until something remains.
-    """
-    resolution, extent = config.resolutions[0], config.half_extent
-    for tolerance in range(config.hull_tolerance, len(views)):
-        sdf = hull_sdf(views, resolution, extent, tolerance)
-        if (sdf < 0).sum() >= MIN_INSIDE:
-            break
-    else:
-        raise InputError(
-            f"the object is smaller than a voxel or outside the cube of half side {extent}: "
-            "check the cameras and the framing"
-        )
-    return GridField(sdf, torch.zeros(*sdf.shape, 3, device=sdf.device), extent)
+    """The initial field: the visual hull's distance, grey."""
+    sdf = shared_hull(views, config.resolutions[0], config.half_extent, config.hull_tolerance)
+    return GridField(sdf, torch.zeros(*sdf.shape, 3, device=sdf.device), config.half_extent)
 
 
 def active_cells(field: GridField, first: bool, config: NeusConfig) -> Tensor:
