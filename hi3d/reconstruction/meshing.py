@@ -29,7 +29,7 @@ class MeshingConfig:
     """Upper bound on the triangles, unless that would open the surface; 0 = keep all."""
     min_component_share: float = 0.02
     """Separate pieces with less than this share of the largest one's volume are dropped."""
-    smoothing_iterations: int = 3
+    smoothing_iterations: int = 30
     """Taubin smoothing passes against noise of about a voxel, without shrinking; 0 = none. A
     smoother surface also decimates further without opening."""
     flatten_unseen_side: bool = True

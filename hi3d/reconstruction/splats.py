@@ -36,11 +36,11 @@ WHOLE_EVERY = 8  # steps between whole images, which keep what lies beyond the c
 class SplatConfig:
     """Settings of `fit_splats`."""
 
-    steps: int = 600
+    steps: int = 400
     """One view each."""
-    num_initial: int = 12000
+    num_initial: int = 10000
     """Gaussians spread through the visual hull at the start."""
-    max_splats: int = 20000
+    max_splats: int = 16000
     initial_opacity: float = 0.1
     half_extent: float = 0.55
     """The hull is searched in [-half_extent, half_extent]^3; the object's longest side is 1."""

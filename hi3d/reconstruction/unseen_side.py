@@ -15,7 +15,7 @@ FACING = 0.1
 """Least cosine between a vertex normal and the direction to a camera that sees the vertex: along
 the hull's cone the rays only graze the surface."""
 GAP_EDGES = 3
-"""Seen spots and strips inside the unseen patch, up to twice as wide, are noise of the cone's
+"""Spots and strips inside the unseen patch that are seen or face up, up to twice as wide, are noise of the cone's
 normals: a single one would hold the membrane down."""
 RAY_OFFSET = 5e-3
 """Rays start this far from the surface, so that they do not hit the triangles they start on."""
@@ -49,7 +49,7 @@ def flatten_unseen_side(mesh: trimesh.Trimesh, positions: np.ndarray) -> trimesh
     outward = -1.0 if positions[:, 2].mean() >= 0 else 1.0
     normals = np.asarray(mesh.vertex_normals)
     facing_away = outward * normals[:, 2] > 0
-    hidden = facing_away & closed_gaps(mesh, facing_away & ~seen_vertices(mesh, positions))
+    hidden = closed_gaps(mesh, facing_away & ~seen_vertices(mesh, positions))
     if not MIN_UNSEEN_SHARE < hidden.mean() < 1:
         return mesh
     around = hidden
@@ -60,19 +60,23 @@ def flatten_unseen_side(mesh: trimesh.Trimesh, positions: np.ndarray) -> trimesh
     membrane = harmonic(mesh, mesh.vertices[:, 2], free=hidden)
     inwards = -outward * flattening * (membrane - mesh.vertices[:, 2])
     moved = np.flatnonzero(hidden & (inwards > 0))
-    room = thickness(mesh, moved, inward=-outward) - MIN_THICKNESS
+    room = thickness(mesh, moved, inward=-outward, through=hidden) - MIN_THICKNESS
     vertices = np.array(mesh.vertices)
     vertices[moved, 2] -= outward * np.minimum(inwards[moved], room.clip(min=0))
     return trimesh.Trimesh(vertices, mesh.faces, process=False)
 
 
-def thickness(mesh: trimesh.Trimesh, vertices: np.ndarray, inward: float) -> np.ndarray:
+def thickness(
+    mesh: trimesh.Trimesh, vertices: np.ndarray, inward: float, through: np.ndarray
+) -> np.ndarray:
     """Vertical distance from vertices through the solid to the next surface.
 
     Args:
         mesh: closed.
         vertices: [N] indices.
         inward: 1 to look up, -1 to look down.
+        through: [number of vertices] bool; faces of such vertices alone do not count: a noisy patch
+            has folds.
 
     Returns:
         [N]; infinite where nothing is met.
@@ -81,8 +85,10 @@ def thickness(mesh: trimesh.Trimesh, vertices: np.ndarray, inward: float) -> np.
     direction = np.array([0.0, 0.0, inward])
     starts = mesh.vertices[vertices] + RAY_OFFSET * direction
     directions = np.broadcast_to(direction, starts.shape)
-    hits, rays, _ = mesh.ray.intersects_location(starts, directions, multiple_hits=False)
-    distance[rays] = np.abs(hits[:, 2] - mesh.vertices[vertices[rays], 2])
+    hits, rays, faces = mesh.ray.intersects_location(starts, directions, multiple_hits=True)
+    counts = ~through[mesh.faces[faces]].all(axis=1)
+    heights = np.abs(hits[:, 2] - mesh.vertices[vertices[rays], 2])
+    np.minimum.at(distance, rays[counts], heights[counts])
     return distance
 
 

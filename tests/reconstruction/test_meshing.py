@@ -153,6 +153,26 @@ def test_the_cone_below_a_flat_base_is_flattened():
     assert mesh_to_trimesh(flat).volume == pytest.approx(math.pi * 0.3**2 * 0.5, rel=0.02)
 
 
+def test_a_noisy_cone_that_the_grid_cuts_off_is_flattened():
+    """Folds, spots that face up, and a cap where the cone leaves the grid: all go."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(1, 1, 32, 32, 32, generator=generator)
+    noise = torch.nn.functional.interpolate(coarse, (64,) * 3, mode="trilinear")[0, 0]
+
+    def cylinder_with_cone(p):
+        radius = p[..., :2].norm(dim=-1)
+        cone = -(p[..., 2] + 0.45) - (0.3 - radius) * math.tan(math.radians(30))
+        noisy_cone = 0.866 * cone + 0.04 * noise * (p[..., 2] < -0.45)
+        return torch.stack([radius - 0.3, p[..., 2] - 0.3, noisy_cone]).amax(0)
+
+    field, cameras = field_of(cylinder_with_cone, 64), orbit_cameras(30.0, 32)
+    plain = extract_mesh(field, MeshingConfig(flatten_unseen_side=False), cameras)
+    assert plain.vertices[:, 2].min() < -0.54
+    mesh = extract_mesh(field, MeshingConfig(smoothing_iterations=3), cameras)
+    assert mesh_to_trimesh(mesh).is_watertight
+    assert -0.5 < mesh.vertices[:, 2].min() < -0.43
+
+
 def test_the_cone_below_a_ball_becomes_round():
     # From 20 degrees and distance 1.5 the lowest seen point of a ball of radius 0.4 is 35.5 degrees
     # from its south pole; the tangent cone there ends at -0.4 / cos(35.5 deg) = -0.491.
