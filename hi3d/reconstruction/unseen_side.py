@@ -15,8 +15,8 @@ FACING = 0.1
 """Least cosine between a vertex normal and the direction to a camera that sees the vertex: along
 the hull's cone the rays only graze the surface."""
 GAP_EDGES = 3
-"""Spots and strips inside the unseen patch that are seen or face up, up to twice as wide, are noise of the cone's
-normals: a single one would hold the membrane down."""
+"""Spots and strips inside the unseen patch, up to twice as wide, that are seen or face up are noise
+of the cone's normals: a single one would hold the membrane down."""
 RAY_OFFSET = 5e-3
 """Rays start this far from the surface, so that they do not hit the triangles they start on."""
 MIN_THICKNESS = 0.02
