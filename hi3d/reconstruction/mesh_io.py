@@ -81,6 +81,8 @@ def load_mesh(path: str | Path, up: Literal["y", "z"] | None = None) -> SurfaceM
     if not path.is_file():
         raise InputError(f"no mesh file at {path}: check the path")
     try:
+        if suffix == ".glb" and not path.read_bytes().startswith(b"glTF"):
+            raise ValueError("not a GLB file")
         scene = trimesh.load_scene(path, process=False)
         placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
         parts = [(scene.geometry[name], transform) for transform, name in placed]

@@ -6,7 +6,6 @@ from typing import cast
 import numpy as np
 import torch
 import trimesh
-from torch import Tensor
 
 from hi3d.cameras import Cameras
 from hi3d.reconstruction.marching_cubes import marching_cubes
@@ -155,12 +154,3 @@ def without_folds(faces: np.ndarray) -> np.ndarray:
         np.sort(faces, axis=1), axis=0, return_inverse=True, return_counts=True
     )
     return faces[sizes[group.ravel()] % 2 == 1]
-
-
-def mesh_to_trimesh(mesh: SurfaceMesh) -> trimesh.Trimesh:
-    """The same surface as trimesh knows it, without colours."""
-    return trimesh.Trimesh(_numpy(mesh.vertices), _numpy(mesh.faces), process=False)
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()

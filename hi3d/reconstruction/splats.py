@@ -25,8 +25,6 @@ from hi3d.reconstruction.splat_losses import (
 from hi3d.reconstruction.splat_parameters import SplatParameters
 from hi3d.views import Views
 
-__all__ = ["GaussianSplats", "SplatConfig", "fit_splats", "render_between_views"]
-
 CROP_ALPHA = 0.02  # fainter pixels do not widen the crop
 CROP_TILE = 16  # sides of crops are multiples of it, as the rasterisers work in such tiles
 WHOLE_EVERY = 8  # steps between whole images, which keep what lies beyond the crops clean

@@ -50,21 +50,6 @@ def shows_object(views: Views) -> Tensor:
     return shown
 
 
-def hull_occupancy(views: Views, resolution: int, half_extent: float) -> Tensor:
-    """Which grid points lie in the visual hull.
-
-    Args:
-        views: V views with alpha.
-        resolution: R grid points a side.
-        half_extent: the grid spans [-half_extent, half_extent] in each axis, ends included.
-
-    Returns:
-        [R, R, R] bool, indexed x, y, z; on the views' device. A point is outside where a view that
-        sees it shows background, and where no view sees it.
-    """
-    return hull_sdf(views, resolution, half_extent) < 0
-
-
 def hull_sdf(views: Views, resolution: int, half_extent: float, tolerance: int = 0) -> Tensor:
     """An approximate signed distance to the visual hull, negative inside.
 

@@ -75,12 +75,6 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
-def renderer_name() -> str:
-    """The GL driver in use, e.g. `llvmpipe (LLVM 15.0.6, 256 bits)`."""
-    error = opengl_error()
-    return f"none ({error})" if error else _context.gl.info["GL_RENDERER"]
-
-
 def draw(
     render_object: RenderObject,
     viewmats: np.ndarray,  # [V, 4, 4]

@@ -1,5 +1,6 @@
 """Training data: orbits of whole collections of objects (paper, Section 4.2 and Section 5.1)."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -59,11 +60,6 @@ class OrbitRenderSummary:
     """Objects per backend that rendered them."""
     failures: dict[str, int] = field(default_factory=dict)
     """Failed objects per cause."""
-
-    @property
-    def objects_per_second(self) -> float:
-        """Rate of this run."""
-        return self.num_rendered / max(self.seconds, 1e-9)
 
     @property
     def views_per_second(self) -> float:
@@ -157,9 +153,11 @@ def render_orbits(
         with full_disk_is_an_input_error(output):
             _merge_parts(output, config)
     if locations and summary.num_failed == len(locations):
+        failures = output / f"failures{config.part_tag}.jsonl"
+        first = json.loads(failures.read_text().split("\n")[0])
         raise InputError(
-            f"none of {len(locations)} objects could be rendered: "
-            f"see {output / f'failures{config.part_tag}.jsonl'}"
+            f"none of {len(locations)} objects could be rendered: {first['object']}: "
+            f"{first['reason']} (all in {failures})"
         )
     console.print(f"{summary}: {output}")
     return summary

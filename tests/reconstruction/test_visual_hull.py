@@ -7,7 +7,6 @@ from hi3d.cameras import orbit_cameras
 from hi3d.errors import InputError
 from hi3d.reconstruction.visual_hull import (
     grid_points,
-    hull_occupancy,
     hull_sdf,
     shared_hull,
     silhouette_distance,
@@ -20,7 +19,7 @@ ORBIT = orbit_cameras(20.0, 48, 16)
 
 def test_hull_of_a_ball_contains_it_and_the_tangent_cone_below(ball_views):
     # The cone ends at RADIUS / cos(20 deg + asin(RADIUS / 1.5)) = 1.23 RADIUS.
-    occupied = hull_occupancy(ball_views(ORBIT), 32, 0.55)
+    occupied = hull_sdf(ball_views(ORBIT), 32, 0.55) < 0
     distance = grid_points(32, 0.55, "cpu").reshape(32, 32, 32, 3).norm(dim=-1)
     assert occupied[distance < RADIUS - 0.03].all()
     assert not occupied[distance > RADIUS * 1.27].any()
@@ -41,7 +40,7 @@ def test_outside_every_image_is_outside_and_outside_one_image_is_unknown(ball_vi
     close = replace(
         views, alpha=torch.ones_like(views.alpha), cameras=replace(views.cameras, Ks=Ks)
     )
-    occupied = hull_occupancy(close, 23, 0.55)
+    occupied = hull_sdf(close, 23, 0.55) < 0
     assert occupied[11, 11, 11]
     assert not occupied[11, 0, 11]  # no view sees the far left
     wide = views[[0]]
@@ -54,7 +53,7 @@ def test_outside_every_image_is_outside_and_outside_one_image_is_unknown(ball_vi
             Ks=torch.cat([Ks[:1], wide.cameras.Ks]),
         ),
     )
-    assert hull_occupancy(both, 23, 0.55)[
+    assert (hull_sdf(both, 23, 0.55) < 0)[
         11, 16, 11
     ]  # 0.25: unknown to one, foreground to the other
 
@@ -64,9 +63,9 @@ def test_tolerance_ignores_dissenting_views(ball_views):
     alpha = views.alpha.clone()
     alpha[3] = 0
     broken = replace(views, alpha=alpha)
-    assert not hull_occupancy(broken, 16, 0.55).any()
+    assert not (hull_sdf(broken, 16, 0.55) < 0).any()
     tolerant = hull_sdf(broken, 16, 0.55, tolerance=1) < 0
-    assert tolerant.sum() >= hull_occupancy(views, 16, 0.55).sum()
+    assert tolerant.sum() >= (hull_sdf(views, 16, 0.55) < 0).sum()
 
 
 def test_tolerance_keeps_nothing_in_corners_that_few_views_see(ball_views):
