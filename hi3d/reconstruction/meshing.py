@@ -154,3 +154,9 @@ def without_folds(faces: np.ndarray) -> np.ndarray:
         np.sort(faces, axis=1), axis=0, return_inverse=True, return_counts=True
     )
     return faces[sizes[group.ravel()] % 2 == 1]
+
+
+def mesh_to_trimesh(mesh: SurfaceMesh) -> trimesh.Trimesh:
+    """The same surface as trimesh knows it, without colours."""
+    vertices, faces = mesh.vertices.detach().cpu(), mesh.faces.cpu()
+    return trimesh.Trimesh(vertices.numpy(), faces.numpy(), process=False)

@@ -12,6 +12,7 @@ from hi3d.reconstruction.meshing import (
     collapsed_carefully,
     decimated,
     extract_mesh,
+    mesh_to_trimesh,
     without_floaters,
     without_folds,
 )
@@ -23,11 +24,6 @@ from hi3d.reconstruction.unseen_side import (
     seen_vertices,
 )
 from hi3d.reconstruction.visual_hull import grid_points
-from hi3d.surface_mesh import SurfaceMesh
-
-
-def mesh_to_trimesh(mesh: SurfaceMesh) -> trimesh.Trimesh:
-    return trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
 
 
 def field_of(sdf_of_points, resolution: int = 40, half_extent: float = 0.55) -> GridField:
