@@ -14,9 +14,9 @@ from scipy.sparse.linalg import spsolve
 FACING = 0.1
 """Least cosine between a vertex normal and the direction to a camera that sees the vertex: along
 the hull's cone the rays only graze the surface."""
-GAP_EDGES = 3
+GAP = 0.025
 """Spots and strips inside the unseen patch, up to twice as wide, that are seen or face up are noise
-of the cone's normals: a single one would hold the membrane down."""
+of the cone's normals: a single one would hold the membrane down. In world units, at least an edge."""
 RAY_OFFSET = 5e-3
 """Rays start this far from the surface, so that they do not hit the triangles they start on."""
 MIN_THICKNESS = 0.02
@@ -49,7 +49,8 @@ def flatten_unseen_side(mesh: trimesh.Trimesh, positions: np.ndarray) -> trimesh
     outward = -1.0 if positions[:, 2].mean() >= 0 else 1.0
     normals = np.asarray(mesh.vertex_normals)
     facing_away = outward * normals[:, 2] > 0
-    hidden = closed_gaps(mesh, facing_away & ~seen_vertices(mesh, positions))
+    gap = max(1, round(GAP / float(np.median(mesh.edges_unique_length))))
+    hidden = closed_gaps(mesh, facing_away & ~seen_vertices(mesh, positions), gap)
     if not MIN_UNSEEN_SHARE < hidden.mean() < 1:
         return mesh
     around = hidden
@@ -115,21 +116,22 @@ def seen_vertices(mesh: trimesh.Trimesh, positions: np.ndarray) -> np.ndarray:
     return seen
 
 
-def closed_gaps(mesh: trimesh.Trimesh, chosen: np.ndarray) -> np.ndarray:
-    """The chosen vertices with their narrow gaps: grown and shrunk by `GAP_EDGES` edges.
+def closed_gaps(mesh: trimesh.Trimesh, chosen: np.ndarray, num_edges: int) -> np.ndarray:
+    """The chosen vertices with their narrow gaps: grown and shrunk by so many edges.
 
     Args:
         mesh: its edges say who is whose neighbour.
         chosen: [N] bool.
+        num_edges: half the width of the widest gap that is closed.
 
     Returns:
         [N] bool; the chosen ones stay chosen.
     """
     grown = chosen
-    for _ in range(GAP_EDGES):
+    for _ in range(num_edges):
         grown = grown | touching(mesh, grown)
     left = ~grown
-    for _ in range(GAP_EDGES):
+    for _ in range(num_edges):
         left = left | touching(mesh, left)
     return ~left
 

@@ -259,11 +259,11 @@ def test_gaps_up_to_six_edges_are_closed_and_spots_do_not_grow():
     )
     sheet = trimesh.Trimesh(np.stack([x, y, 0 * x], -1).reshape(-1, 3), faces, process=False)
     left = x.ravel() < 5
-    assert closed_gaps(sheet, left | (x.ravel() >= 11)).all()  # a strip of six
+    assert closed_gaps(sheet, left | (x.ravel() >= 11), 3).all()  # a strip of six
     wide = left | (x.ravel() >= 12)
-    assert np.array_equal(closed_gaps(sheet, wide), wide)
+    assert np.array_equal(closed_gaps(sheet, wide, 3), wide)
     spot = np.arange(400) == 210
-    assert np.array_equal(closed_gaps(sheet, spot), spot)
+    assert np.array_equal(closed_gaps(sheet, spot, 3), spot)
 
 
 def test_harmonic_values_by_hand():
