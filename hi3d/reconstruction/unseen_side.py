@@ -14,9 +14,10 @@ from scipy.sparse.linalg import spsolve
 FACING = 0.1
 """Least cosine between a vertex normal and the direction to a camera that sees the vertex: along
 the hull's cone the rays only graze the surface."""
-GAP = 0.025
+GAP_EDGES, GAP = 3, 0.05
 """Spots and strips inside the unseen patch, up to twice as wide, that are seen or face up are noise
-of the cone's normals: a single one would hold the membrane down. In world units, at least an edge."""
+of the cone's normals: a single one would hold the membrane down. So many edges or so far in world
+units, whichever is less, and at least one edge."""
 RAY_OFFSET = 5e-3
 """Rays start this far from the surface, so that they do not hit the triangles they start on."""
 MIN_THICKNESS = 0.02
@@ -49,7 +50,8 @@ def flatten_unseen_side(mesh: trimesh.Trimesh, positions: np.ndarray) -> trimesh
     outward = -1.0 if positions[:, 2].mean() >= 0 else 1.0
     normals = np.asarray(mesh.vertex_normals)
     facing_away = outward * normals[:, 2] > 0
-    gap = max(1, round(GAP / float(np.median(mesh.edges_unique_length))))
+    edge_length = float(np.median(mesh.edges_unique_length))
+    gap = min(GAP_EDGES, max(1, round(GAP / edge_length)))
     hidden = closed_gaps(mesh, facing_away & ~seen_vertices(mesh, positions), gap)
     if not MIN_UNSEEN_SHARE < hidden.mean() < 1:
         return mesh
