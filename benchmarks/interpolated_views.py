@@ -34,7 +34,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from reconstruction import ELEVATION_DEG, GRIDS, SEEN_RESOLUTION, ground_truth, iou
+from reconstruction import (
+    ELEVATION_DEG,
+    GRIDS,
+    SEEN_RESOLUTION,
+    ground_truth,
+    iou,
+    keep_settings,
+)
 from splats import perturb
 from torch import Tensor
 
@@ -206,8 +213,7 @@ def measure_all(paths: list[Path], output: Path, config: InterpolatedViewsConfig
             write_json(run_path(folder, kind, seed, variant), scores)
             console.print(
                 f"seed {seed}, {path.stem}, {kind}, M = {variant.label}: Chamfer "
-                f"{scores['Chamfer']:.5f}, {scores['NeuS CPU s']:.1f} CPU s",
-                soft_wrap=True,
+                f"{scores['Chamfer']:.5f}, {scores['NeuS CPU s']:.1f} CPU s"
             )
         summarise(paths, output, config)
 
@@ -308,17 +314,11 @@ def main() -> None:
     settings = config_to_dict(config)
     for name in ("seeds", "num_views", "controls"):
         settings.pop(name)
-    settings_path = arguments.output / "settings.json"
-    if settings_path.is_file():
-        if json.loads(settings_path.read_text()) != json.loads(json.dumps(settings)):
-            raise InputError(f"{arguments.output} has other settings: choose another --output")
-    else:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        write_json(settings_path, settings)
+    keep_settings(arguments.output, settings)
     if not arguments.summarise:
         measure_all(arguments.objects, arguments.output, config)
     for line in summarise(arguments.objects, arguments.output, config):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, markup=False)
 
 
 if __name__ == "__main__":

@@ -95,10 +95,10 @@ def main() -> None:
     for kind in FieldKind:
         scores = {path.stem: measure(path, kind, config) for path in arguments.objects}
         rows[kind.value] = mean_over_objects(scores)
-    console.print(markdown_table(rows, 4, "mean"), soft_wrap=True)
+    console.print(markdown_table(rows, 4, "mean"))
     for name, scores in rows.items():
         ratios = [f"{key} {scores[key] / rows['grid'][key]:.2f}x" for key in SCORES]
-        console.print(f"{name} against grid: {', '.join(ratios)}", soft_wrap=True)
+        console.print(f"{name} against grid: {', '.join(ratios)}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from hi3d.cameras import Cameras, between_views, cameras_at, orbit_cameras
+from hi3d.cameras import between_views, cameras_at, orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import config_to_dict, load_config
 from hi3d.errors import InputError
@@ -32,7 +32,7 @@ from hi3d.evaluation.mesh_metrics import chamfer_distance, inside_grid, seen_cha
 from hi3d.evaluation.tables import Results, markdown_table, mean_over_objects
 from hi3d.evaluation.view_metrics import psnr
 from hi3d.files import atomic_path, write_json
-from hi3d.pipelines.pictures import render_mesh, to_pixels
+from hi3d.pipelines.pictures import render_mesh, render_shape, to_pixels
 from hi3d.pipelines.run_folder import RunFolder
 from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, reconstruct_mesh
 from hi3d.progress import console
@@ -42,7 +42,7 @@ from hi3d.reconstruction.neus.fields import GridField
 from hi3d.reconstruction.splats import render_between_views
 from hi3d.reconstruction.tsdf import TsdfConfig, fuse_depth
 from hi3d.reconstruction.visual_hull import hull_sdf
-from hi3d.rendering.objects import load_object, surface_mesh_to_object
+from hi3d.rendering.objects import load_object
 from hi3d.rendering.rasterizer import render_views
 from hi3d.surface_mesh import SurfaceMesh
 
@@ -126,6 +126,20 @@ def iou(first: Tensor, second: Tensor) -> float:
     return int((first & second).sum()) / union if union else float("nan")
 
 
+def keep_settings(output: Path, settings: dict) -> None:
+    """Make the folder of a run and note its settings there.
+
+    Raises:
+        InputError: it holds a run with other settings.
+    """
+    path = output / "settings.json"
+    if not path.is_file():
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+    elif json.loads(path.read_text()) != json.loads(json.dumps(settings)):
+        raise InputError(f"{output} has other settings: choose another --output")
+
+
 def write_sheet(
     path: Path, source: Path, truth: SurfaceMesh, mesh: SurfaceMesh, ceiling: SurfaceMesh
 ) -> None:
@@ -136,9 +150,9 @@ def write_sheet(
     columns = {
         "ground truth": render_views(load_object(source), cameras).rgb,
         "ours": render_mesh(mesh, cameras).rgb,
-        "ground truth, shape": shape_pictures(truth, cameras),
-        "ours, shape": shape_pictures(mesh, cameras),
-        "ceiling, shape": shape_pictures(ceiling, cameras),
+        "ground truth, shape": render_shape(truth, cameras).rgb,
+        "ours, shape": render_shape(mesh, cameras).rgb,
+        "ceiling, shape": render_shape(ceiling, cameras).rgb,
     }
     sheet = Image.new("RGB", (SHEET_CELL * len(columns), SHEET_CELL * len(cameras) + 16), "white")
     draw = ImageDraw.Draw(sheet)
@@ -148,12 +162,6 @@ def write_sheet(
             sheet.paste(Image.fromarray(pixels), (column * SHEET_CELL, row * SHEET_CELL + 16))
     with atomic_path(path) as partial:
         sheet.save(partial)
-
-
-def shape_pictures(mesh: SurfaceMesh, cameras: Cameras) -> Tensor:
-    """The mesh in grey under a lamp. [V, 3, H, W]"""
-    grey = SurfaceMesh(mesh.vertices, mesh.faces, torch.full_like(mesh.vertices, 0.8))
-    return render_views(surface_mesh_to_object(grey), cameras, shading="key").rgb
 
 
 def summarise(output: Path, kinds: dict[str, list[str]]) -> dict[str, Results]:
@@ -181,8 +189,7 @@ def summarise(output: Path, kinds: dict[str, list[str]]) -> dict[str, Results]:
             f"{mean['hull Chamfer'] / chamfer:.2f}x ours; IoU128 {mean['IoU128']:.3f} = "
             f"{mean['IoU128'] / mean['ceiling IoU128']:.3f}x the ceiling; splats "
             f"{mean['splats PSNR']:.1f} dB, mesh {mean['mesh PSNR']:.1f} dB; "
-            f"{mean['cpu_seconds']:.0f} CPU seconds, {mean['seconds']:.0f} s",
-            soft_wrap=True,
+            f"{mean['cpu_seconds']:.0f} CPU seconds, {mean['seconds']:.0f} s"
         )
     return found
 

@@ -26,7 +26,14 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from reconstruction import ELEVATION_DEG, GRIDS, SEEN_RESOLUTION, ground_truth, iou
+from reconstruction import (
+    ELEVATION_DEG,
+    GRIDS,
+    SEEN_RESOLUTION,
+    ground_truth,
+    iou,
+    keep_settings,
+)
 from torch import Tensor
 
 from hi3d.cameras import Cameras, orbit_cameras
@@ -71,6 +78,8 @@ NEUS_RADIUS = 0.9  # of the sphere that is the world of the authors' code; corne
 class ToolsConfig(MeshReconstructionConfig):
     """Settings of our reconstruction, and of the benchmark around it."""
 
+    interpolated_views: int = 16
+    """M of the methods that have interpolated views, at least 1."""
     resolution: int = 256
     """Side of the rendered views in pixels."""
     seed: int = 0
@@ -296,14 +305,12 @@ def main() -> None:
     parser.add_argument("--neus-python", metavar="PYTHON", default="python")
     arguments = parse_arguments(parser)
     config = load_config(ToolsConfig, arguments.config, arguments.overrides)
-    settings_path, settings = arguments.output / "settings.json", config_to_dict(config)
+    if config.interpolated_views < 1:
+        raise InputError("interpolated_views must be at least 1: NeuS without is measured anyway")
+    settings = config_to_dict(config)
     for name in ("neus_minutes", "neus_rays", "neus_samples"):
         settings.pop(name)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    if not settings_path.is_file():
-        write_json(settings_path, settings)
-    elif json.loads(settings_path.read_text()) != json.loads(json.dumps(settings)):
-        raise InputError(f"{arguments.output} has other settings: choose another --output")
+    keep_settings(arguments.output, settings)
     for path in arguments.objects:
         folder = arguments.output / path.stem
         folder.mkdir(exist_ok=True)
@@ -319,7 +326,7 @@ def main() -> None:
             scores = measure_neus(path, folder, truth, config, checkout, python)
             write_json(folder / "neus.json", scores)
         table = summarise(arguments.output, arguments.objects)
-    console.print(table, markup=False, soft_wrap=True)
+    console.print(table, markup=False)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@
 
 NEUS is a checkout of https://github.com/Totoro97/NeuS, in an environment with what it needs
 (pyhocon, icecream, opencv, PyMCubes, tensorboard, trimesh, tqdm). It asks for CUDA by name; to run
-it without, change the name in the checkout:
-
-    sed -i "s/'cuda'/'cpu'/; s/\\.cuda()/.cpu()/" exp_runner.py models/*.py
+it without, write cpu where exp_runner.py and models/*.py of the checkout say cuda.
 
 FOLDER holds `data/` in the layout of that code (images, masks, cameras_sphere.npz). The authors'
 settings with masks are taken but for what a bounded time asks for: RAYS in a step, SAMPLES along a

@@ -130,7 +130,7 @@ def main() -> None:
                 shown = render_between_views(splats, cameras, 8, antialiased=settings.antialiased)
                 scores[f"{kind}, {name}: PSNR"] = psnr(shown.rgb, unseen.rgb).mean().item()
                 line = f"{scores[f'{kind}, {name}: PSNR']:.2f} dB"
-                console.print(f"{Path(path).stem}, {kind}, {name}: {line}", soft_wrap=True)
+                console.print(f"{Path(path).stem}, {kind}, {name}: {line}")
         write_results(Path(arguments.output) / "scores.json", results)
     mean = mean_over_objects(results)
     for key, value in mean.items():

@@ -53,8 +53,7 @@ class LineProgress(Progress):
             total = "?" if task.total is None else f"{task.total:.0f}"
             self.console.print(
                 f"{task.description} {task.completed:.0f}/{total}, {left} left, "
-                f"{task.fields.get('status', '')}",
-                soft_wrap=True,
+                f"{task.fields.get('status', '')}"
             )
         self._last_line = now
 

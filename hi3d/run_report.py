@@ -41,17 +41,19 @@ class RunReport:
     def step(self, name: str) -> Iterator[dict[str, Any]]:
         """Time a step. The yielded dict takes further facts (backend, counts, losses).
 
-        Records `seconds` and `peak_memory_gb` (resident memory of the process sampled during the
-        step; with CUDA also `peak_cuda_memory_gb`).
+        Records `seconds`, `cpu_seconds` (of all threads of the process) and `peak_memory_gb`
+        (resident memory of the process sampled during the step; with CUDA also
+        `peak_cuda_memory_gb`).
         """
         facts: dict[str, Any] = {}
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         with _PeakMemory() as memory:
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             yield facts
-            seconds = time.perf_counter() - start
-        facts = {"seconds": round(seconds, 3), "peak_memory_gb": round(memory.peak_gb, 3), **facts}
+            seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+        costs = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_memory_gb": memory.peak_gb}
+        facts = {name: round(cost, 3) for name, cost in costs.items()} | facts
         if torch.cuda.is_available():
             facts["peak_cuda_memory_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 3)
         self.content["steps"][name] = facts

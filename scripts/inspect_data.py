@@ -42,7 +42,7 @@ def main() -> None:
         arguments.columns,
         arguments.cell,
     )
-    console.print(f"{len(paths)} sheets in {arguments.output}", soft_wrap=True, markup=False)
+    console.print(f"{len(paths)} sheets in {arguments.output}", markup=False)
 
 
 if __name__ == "__main__":

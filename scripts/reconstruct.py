@@ -17,7 +17,7 @@ def main() -> None:
 
     config = load_config(ReconstructConfig, arguments.config, arguments.overrides)
     mesh = reconstruct_folder(arguments.views, arguments.output, config)
-    console.print(f"mesh: {mesh}", soft_wrap=True)
+    console.print(f"mesh: {mesh}")
 
 
 if __name__ == "__main__":

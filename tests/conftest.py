@@ -1,5 +1,6 @@
 """Shared tiny models and analytic orbits."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,12 @@ def sphere_views(cameras: Cameras, radius: float = 0.4) -> tuple[Views, torch.Te
         alpha.append(hit[None].float())
         depth.append(torch.where(hit, t * (directions @ forward), torch.zeros(())))
     return Views(torch.stack(rgb), torch.stack(alpha), cameras), torch.stack(depth)
+
+
+@pytest.fixture(scope="session", name="sphere_views")
+def sphere_views_fixture() -> Callable[..., tuple[Views, torch.Tensor]]:
+    """`sphere_views`"""
+    return sphere_views
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,6 @@ class BrokenOrbitCounts:
             self.examples[error.kind] = str(error)
             console.print(
                 f"{self._where}skipped an orbit, {error.kind}: {error}",
-                soft_wrap=True,
                 markup=False,
             )
         self.counts[error.kind] += 1
@@ -53,7 +52,6 @@ class BrokenOrbitCounts:
             console.print(
                 f"{self._where}{period}: {count} orbits skipped, {kind}; "
                 f"the first: {self.examples[kind]}",
-                soft_wrap=True,
                 markup=False,
             )
         self.counts.clear()

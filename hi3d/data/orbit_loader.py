@@ -58,8 +58,7 @@ class OrbitLoader:
         if train and batch_size < share.batch_size and share.rank == 0:
             console.print(
                 f"{self.num_orbits} orbits on {share.world_size} processes fill no batch of "
-                f"{share.batch_size}: batches of {batch_size} are used",
-                soft_wrap=True,
+                f"{share.batch_size}: batches of {batch_size} are used"
             )
         self.share = Share(share.rank, share.world_size, batch_size, share.drop_last)
         self.train = train
@@ -157,8 +156,7 @@ class OrbitLoader:
         if changed and self.batches_done:
             console.print(
                 f"{changed[0]} was {theirs.get(changed[0])} and is {ours[changed[0]]}: "
-                f"epoch {self.epoch} is not finished, the next one begins",
-                soft_wrap=True,
+                f"epoch {self.epoch} is not finished, the next one begins"
             )
             self.epoch, self.batches_done = self.epoch + 1, 0
 

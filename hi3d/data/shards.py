@@ -128,7 +128,7 @@ def find_shards(source: str | Path | Sequence[str | Path], strict: bool = False)
         message += ", ..." if len(lost) > 3 else ""
         if strict:
             raise InputError(message)
-        console.print(message, soft_wrap=True, markup=False)
+        console.print(message, markup=False)
     known, unknown = {}, []
     for url in urls:
         entry = index.get(_place(url))
@@ -198,7 +198,6 @@ def _read_index(url: str) -> list[dict[str, Any]]:
         if is_url(url):
             console.print(
                 f"no index at {url} ({error}): reading every shard once to count its orbits",
-                soft_wrap=True,
                 markup=False,
             )
         return []
@@ -227,7 +226,7 @@ def _list_uids(url: str, strict: bool) -> list[str]:
     message = f"cannot read shard {url} ({_one_line(error)}): render it again"
     if strict:
         raise InputError(message) from error
-    console.print(f"{message}; {len(uids)} orbits of it are used", soft_wrap=True, markup=False)
+    console.print(f"{message}; {len(uids)} orbits of it are used", markup=False)
     return uids
 
 

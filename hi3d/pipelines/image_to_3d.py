@@ -163,7 +163,7 @@ def image_to_3d(
     run.step("contact_sheet", folder / "contact_sheet.png", make_contact_sheet, lambda: None)
     run.report.save(folder / "report.json")
     for name in ("mesh.glb", "turntable.mp4", "contact_sheet.png"):
-        console.print(f"{name.split('.')[0].replace('_', ' ')}: {folder / name}", soft_wrap=True)
+        console.print(f"{name.split('.')[0].replace('_', ' ')}: {folder / name}")
     return folder
 
 

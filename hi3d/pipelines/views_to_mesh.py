@@ -1,11 +1,9 @@
 """Views to a textured mesh: splats, interpolated views, NeuS, texture (paper, Section 4.4)."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,8 +26,6 @@ from hi3d.reconstruction.texture import TextureConfig, bake_texture
 from hi3d.reconstruction.tsdf import TsdfConfig, fuse_depth
 from hi3d.surface_mesh import SurfaceMesh
 from hi3d.views import Views, concatenate_views
-
-T = TypeVar("T")
 
 
 class Surface(Enum):
@@ -126,7 +122,7 @@ def reconstruct_mesh(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     views, faults = usable_views(views, config.neus.half_extent)
     for view, fault in faults.items():
-        console.print(f"view {view} is left out: {fault}", soft_wrap=True)
+        console.print(f"view {view} is left out: {fault}")
     # Generated views have a haze where nothing is: what alpha calls empty becomes white.
     rgb = torch.where(views.alpha > 0, views.rgb, torch.ones_like(views.rgb))
     views = replace(views, rgb=rgb).to(device)
@@ -184,25 +180,14 @@ def reconstruct_mesh(
         save_mesh(textured, mesh_path)  # last: it marks the step as done
         return load_mesh(mesh_path)
 
-    def timed(make: Callable[[dict[str, Any]], T]) -> Callable[[dict[str, Any]], T]:
-        """The same step, which also reports the processor time of all its threads."""
-
-        def make_timed(facts: dict[str, Any]) -> T:
-            start = time.process_time()
-            value = make(facts)
-            facts["cpu_seconds"] = round(time.process_time() - start, 3)
-            return value
-
-        return make_timed
-
     splats = run.step(
         "splats",
         splats_path,
-        timed(make_splats),
+        make_splats,
         lambda: GaussianSplats.load_ply(splats_path).to(device),
     )
-    surface = run.step(config.surface.value, surface_path, timed(make_surface), load_surface)
-    return run.step("texture", mesh_path, timed(make_textured), lambda: load_mesh(mesh_path))
+    surface = run.step(config.surface.value, surface_path, make_surface, load_surface)
+    return run.step("texture", mesh_path, make_textured, lambda: load_mesh(mesh_path))
 
 
 def fuse_splats(

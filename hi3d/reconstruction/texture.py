@@ -18,7 +18,12 @@ from hi3d.reconstruction.atlas import (
     unwrap,
 )
 from hi3d.reconstruction.ray_casting import RayCaster
-from hi3d.reconstruction.texture_blending import BestView, ViewWeights, WeightedMean, split_bands
+from hi3d.reconstruction.texture_blending import (
+    BestView,
+    WeightedMean,
+    sighting_weight,
+    split_bands,
+)
 from hi3d.reconstruction.texture_optimization import (
     Target,
     make_target,
@@ -153,7 +158,6 @@ def _blend_views(
         targets: of the V views, for the optimisation; none where it has no steps.
     """
     caster, cameras = RayCaster(vertices, faces), views.cameras
-    weights = ViewWeights(config.angle_power, config.distance_power)
     mean, detail = WeightedMean(len(texels.index)), BestView(len(texels.index))
     best_trust, targets = torch.zeros(len(texels.index)), []
     texel_size = (face_areas(vertices, faces).sum() / len(texels.index)).sqrt().item()
@@ -170,7 +174,7 @@ def _blend_views(
         )
         colour, trust = image.split([3, 1])
         sighting = see_texels(texels, cameras, view, caster, depth, trust, config.min_cos)
-        weight = weights(sighting)
+        weight = sighting_weight(sighting, config.angle_power, config.distance_power)
         if config.mode is TextureMode.best:
             low, high = split_bands(colour, (trust > 0).float(), config.detail_width)
             mean.add(sighting, weight, low)

@@ -1,7 +1,5 @@
 """One colour for every texel from the views that see it: their mean, or the best one's detail."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
@@ -10,20 +8,15 @@ from hi3d.reconstruction.atlas import sample_image
 from hi3d.reconstruction.texture_visibility import Sighting
 
 
-@dataclass(frozen=True)
-class ViewWeights:
-    """How the weight of a view follows from how it sees a texel."""
+def sighting_weight(sighting: Sighting, angle_power: float, distance_power: float) -> Tensor:
+    """How much a view counts for its N texels, relative to other views. [N]
 
-    angle_power: float
-    """Of the cosine of the angle to the surface normal."""
-    distance_power: float
-    """Of the pixels per world unit."""
-
-    def __call__(self, sighting: Sighting) -> Tensor:
-        """The weights of a view's N texels, relative to those of other views. [N]"""
-        return (
-            sighting.trust * sighting.cos**self.angle_power * sighting.density**self.distance_power
-        )
+    Args:
+        sighting: how the view sees them.
+        angle_power: of the cosine of the angle to the surface normal.
+        distance_power: of the pixels per world unit.
+    """
+    return sighting.trust * sighting.cos**angle_power * sighting.density**distance_power
 
 
 class WeightedMean:

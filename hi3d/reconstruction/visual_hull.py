@@ -46,7 +46,7 @@ def shows_object(views: Views) -> Tensor:
         raise InputError("no view shows background (alpha is 1 everywhere): cut the object out")
     if not shown.all():
         numbers = ", ".join(str(i) for i in (~shown).nonzero()[:, 0].tolist())
-        console.print(f"views without an object are left out: {numbers}", soft_wrap=True)
+        console.print(f"views without an object are left out: {numbers}")
     return shown
 
 

@@ -42,7 +42,7 @@ class StepProgress(Callback):
         scores = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         if scores and not trainer.sanity_checking:
             text = ", ".join(f"{name[4:]} {value:.4f}" for name, value in sorted(scores.items()))
-            console.print(f"step {trainer.global_step} validation: {text}", soft_wrap=True)
+            console.print(f"step {trainer.global_step} validation: {text}")
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Close the bar."""

@@ -243,8 +243,8 @@ class DiffusionConfig:
     residual: bool = False
     """Diffuse the difference to a video, whose latents are then the condition. Stage 1: the orbit
     predictor's, or else the reference image, mirrored behind the object. Stage 2: the coarse
-    orbit. Not in the paper: an untrained network then repeats its input, which helps a small model
-    that is trained for an hour."""
+    orbit, with the reference image's detail where both agree. Not in the paper: an untrained
+    network then repeats its input, which helps a small model that is trained for an hour."""
     relative_floor: float | None = None
     """With `residual`: weigh each frame by how little it differs from its base, at most by
     1 / relative_floor (see `hi3d.training.losses.relative_weights`); None weighs all alike."""

@@ -18,11 +18,13 @@ from hi3d.diffusion.conditioning import (
     vector_condition,
 )
 from hi3d.diffusion.edm import karras_sigmas
+from hi3d.diffusion.orbit_predictor import OrbitPredictor
 from hi3d.diffusion.reference_detail import add_reference_detail
 from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
 from hi3d.diffusion.stage1_condition import stage1_condition
 from hi3d.diffusion.unet import stage2_in_channels
 from hi3d.diffusion.weights import load_network, load_networks, read_model_index
+from hi3d.errors import InputError
 from hi3d.training.experiment import Stage2Experiment
 from hi3d.training.module import Batch
 from hi3d.training.stage1 import Stage1Module
@@ -54,11 +56,13 @@ class Stage2Module(Stage1Module):
         experiment: as stage 1, with degradation, depth model and the share of stage-1 outputs.
 
         Raises:
-            InputError: a model folder is missing or broken.
+            InputError: a model folder is missing or broken, or stage 1 has no orbit predictor that
+                the cross-fitted ones could stand for.
         """
         super().__init__(experiment)
         # In a dict so that it is neither trained, nor saved with the pipeline.
         self.stage1: dict[str, Any] = {}
+        self.predictors: list[OrbitPredictor] = []
         if experiment.stage1 is not None and experiment.stage1_share > 0:
             index = read_model_index(experiment.stage1)
             for name in ("unet", "orbit_predictor"):
@@ -66,6 +70,11 @@ class Stage2Module(Stage1Module):
                     network = load_network(experiment.stage1, name)
                     self.stage1[name] = network.requires_grad_(False)
             self.stage1_is_residual = index.get("residual", False)
+            if experiment.stage1_cross_fitted and "orbit_predictor" not in self.stage1:
+                raise InputError(
+                    f"stage1_cross_fitted needs an orbit predictor in stage1={experiment.stage1}: "
+                    "leave it out, or give another stage 1"
+                )
             self.predictors = [
                 load_network(folder, "orbit_predictor").requires_grad_(False)
                 for folder in experiment.stage1_cross_fitted

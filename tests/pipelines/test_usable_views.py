@@ -30,20 +30,6 @@ TINY = [
 ]
 
 
-def ball(cameras: Cameras) -> Views:
-    """A ball around the origin, coloured by direction, over white."""
-    rgb, alpha = [], []
-    for view in range(len(cameras)):
-        origins, directions = cameras.rays(view)
-        b = (origins * directions).sum(-1)
-        discriminant = b**2 - origins.square().sum(-1) + RADIUS**2
-        hit = discriminant > 0
-        points = origins - (b + discriminant.clamp_min(0).sqrt())[..., None] * directions
-        rgb.append(torch.where(hit[..., None], 0.5 + points, 1.0).permute(2, 0, 1))
-        alpha.append(hit[None].float())
-    return Views(torch.stack(rgb), torch.stack(alpha), cameras)
-
-
 def documented_cameras(folder: Path) -> tuple[list[str], Cameras]:
     """The example in the documentation, read as a user's file is."""
     (example,) = re.findall(r"```json\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
@@ -62,9 +48,9 @@ def test_documented_example_is_the_orbit_it_says(tmp_path):
     assert (cameras.width, cameras.height) == (576, 576)
 
 
-def test_documented_example_gives_a_mesh_in_every_format(tmp_path):
+def test_documented_example_gives_a_mesh_in_every_format(tmp_path, sphere_views):
     _, cameras = documented_cameras(tmp_path)
-    ball(cameras.resized(40, 40)).save(tmp_path / "views")
+    sphere_views(cameras.resized(40, 40))[0].save(tmp_path / "views")
     config = load_config(ReconstructConfig, None, [*TINY, "export=[obj,ply]"])
     path = reconstruct_folder(str(tmp_path / "views"), str(tmp_path / "out"), config)
     sides = {}
@@ -88,8 +74,8 @@ def test_unknown_format_is_one_line():
         load_config(ReconstructConfig, None, ["export=[stl]"])
 
 
-def test_images_without_a_background_are_refused():
-    views = ball(cameras_at(torch.arange(8) * 45.0, torch.zeros(8), 32))
+def test_images_without_a_background_are_refused(sphere_views):
+    views = sphere_views(cameras_at(torch.arange(8) * 45.0, torch.zeros(8), 32))[0]
     opaque = Views(views.rgb, torch.ones_like(views.alpha), views.cameras)
     with pytest.raises(InputError, match="alpha is 1 everywhere"):
         usable_views(opaque)
@@ -100,9 +86,9 @@ def test_images_without_a_background_are_refused():
 
 
 @pytest.mark.parametrize("turn_deg", [3.0, -8.0])
-def test_a_camera_that_is_a_little_off_is_kept(turn_deg):
+def test_a_camera_that_is_a_little_off_is_kept(turn_deg, sphere_views):
     azimuth_deg = torch.arange(16) * 22.5
-    views = ball(cameras_at(azimuth_deg, torch.full((16,), 20.0), 64))
+    views = sphere_views(cameras_at(azimuth_deg, torch.full((16,), 20.0), 64))[0]
     azimuth_deg[5] += turn_deg
     off = Views(views.rgb, views.alpha, cameras_at(azimuth_deg, torch.full((16,), 20.0), 64))
     assert usable_views(off)[1] == {}

@@ -77,6 +77,12 @@ def test_networks_start_as_a_sphere(kind):
     assert (network.geometry(directions * 0.1)[0] < 0).all()
     assert ((gradients * directions).sum(-1) > 0.5).all()
     assert rgb.shape == (200, 3)
+    assert rgb.requires_grad
+    with torch.no_grad():
+        read = network(directions * 0.5)
+    for value, trained in zip(read, (sdf, gradients, rgb), strict=True):
+        assert not value.requires_grad
+        assert torch.allclose(value, trained, atol=1e-6)
     difference = 1e-3 * torch.eye(3)[0]
     shifted = network.geometry(directions * 0.5 + difference)[0]
     back = network.geometry(directions * 0.5 - difference)[0]

@@ -5,7 +5,12 @@ from hi3d.cameras import Cameras, cameras_at
 from hi3d.errors import InputError
 from hi3d.reconstruction.atlas import nearest_texels, sample_texture, surface_texels
 from hi3d.reconstruction.texture import TextureConfig, TextureMode, bake_texture
-from hi3d.reconstruction.texture_blending import BestView, ViewWeights, WeightedMean, split_bands
+from hi3d.reconstruction.texture_blending import (
+    BestView,
+    WeightedMean,
+    sighting_weight,
+    split_bands,
+)
 from hi3d.reconstruction.texture_optimization import optimize_texels, subpixels
 from hi3d.reconstruction.texture_visibility import Sighting
 from hi3d.surface_mesh import SurfaceMesh
@@ -30,8 +35,8 @@ def plain(value: float) -> torch.Tensor:
 
 
 def test_weights_grow_with_angle_and_nearness():
-    weights = ViewWeights(angle_power=2.0, distance_power=1.0)
-    assert weights(sighting([0, 1], [0.5, 1.0], [1.0, 3.0])).tolist() == [0.25, 3.0]
+    seen = sighting([0, 1], [0.5, 1.0], [1.0, 3.0])
+    assert sighting_weight(seen, angle_power=2.0, distance_power=1.0).tolist() == [0.25, 3.0]
 
 
 def test_mean_and_best_of_two_views():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hi3d.cameras import Cameras, orbit_cameras
+from hi3d.cameras import orbit_cameras
 from hi3d.errors import InputError
 from hi3d.reconstruction.meshing import MeshingConfig, extract_mesh, mesh_to_trimesh
 from hi3d.reconstruction.tsdf import TsdfConfig, fuse_depth
@@ -15,26 +15,9 @@ RADIUS = 0.4
 CONFIG = TsdfConfig(resolution=64)
 
 
-def ball(cameras: Cameras, radius: float = RADIUS) -> tuple[Views, torch.Tensor]:
-    """A ball coloured by position, and its exact depth [V, H, W], 0 where there is none."""
-    rgb, alpha, depth = [], [], []
-    for view in range(len(cameras)):
-        origins, directions = cameras.rays(view)
-        b = (origins * directions).sum(-1)
-        discriminant = b**2 - origins.square().sum(-1) + radius**2
-        hit = discriminant > 0
-        distance = -b - discriminant.clamp_min(0).sqrt()
-        points = origins + distance[..., None] * directions
-        rgb.append(torch.where(hit[..., None], 0.5 + points, 1.0).permute(2, 0, 1))
-        alpha.append(hit[None].float())
-        along_z = distance * (directions @ cameras.viewmats[view, 2, :3])
-        depth.append(torch.where(hit, along_z, 0.0))
-    return Views(torch.stack(rgb), torch.stack(alpha), cameras), torch.stack(depth)
-
-
 @pytest.fixture(scope="module")
-def orbit() -> tuple[Views, torch.Tensor]:
-    return ball(orbit_cameras(20, 128, 8))
+def orbit(sphere_views) -> tuple[Views, torch.Tensor]:
+    return sphere_views(orbit_cameras(20, 128, 8))
 
 
 def test_the_visible_part_of_a_ball_has_its_radius_and_colours(orbit):
@@ -95,12 +78,12 @@ def test_a_view_of_weight_zero_does_not_count(orbit):
     assert ((fuse_depth(views, wrong, CONFIG).sdf - others.sdf).abs() > 1e-3).float().mean() > 0.01
 
 
-def test_wrong_input_is_one_line(orbit):
+def test_wrong_input_is_one_line(orbit, sphere_views):
     views, depth = orbit
     with pytest.raises(InputError, match="no view shows an object"):
         fuse_depth(Views(views.rgb, 0 * views.alpha, views.cameras), depth, CONFIG)
     with pytest.raises(InputError, match="outside the cube"):
-        fuse_depth(*ball(orbit_cameras(20, 128, 8), 0.03), TsdfConfig(resolution=12))
+        fuse_depth(*sphere_views(orbit_cameras(20, 128, 8), 0.03), TsdfConfig(resolution=12))
     with pytest.raises(InputError, match="truncation_voxels"):
         TsdfConfig(truncation_voxels=0.5)
     with pytest.raises(ValueError, match="depth must be"):

@@ -209,6 +209,13 @@ def test_stage2_is_trained_on_predictors_that_have_not_seen_the_orbit(
     assert changed.tolist() == [fold == 0 for fold in folds]
 
 
+def test_cross_fitted_predictors_need_one_in_stage1(orbits, tiny_models, tmp_path):
+    more = f"stage1={tiny_models / 'stage2'}"
+    experiment = debug_experiment("nano/stage2.yaml", orbits, tiny_models, tmp_path, more)
+    with pytest.raises(InputError, match="stage1_cross_fitted needs an orbit predictor"):
+        build_module(experiment)
+
+
 def test_relative_weights():
     residual = torch.zeros(1, 4, 2, 3, 3)
     residual[0, 1:] = torch.tensor([1.0, 2.0, 3.0])[:, None, None, None]

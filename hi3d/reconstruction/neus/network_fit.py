@@ -3,7 +3,6 @@
 import math
 
 import torch
-from nerfacc import accumulate_along_rays
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool3d
 
@@ -106,6 +105,8 @@ def render_sections(
     Returns:
         rgb [B, 3], opacity [B], gradients [S, 3].
     """
+    from nerfacc import accumulate_along_rays
+
     of_ray = sections.ray_indices
     middles = 0.5 * (sections.t_starts + sections.t_ends)
     directions = rays.directions[of_ray]
@@ -158,6 +159,7 @@ def distances(network: FieldNetwork, wanted: Tensor, half_extent: float) -> Tens
     return sdf.masked_scatter(wanted, torch.cat(values))
 
 
+@torch.no_grad()
 def read_out(network: FieldNetwork, hull: GridField, resolution: int) -> GridField:
     """The network's values on a grid of `resolution` vertices a side, colours near the surface."""
     half_extent = hull.half_extent
@@ -166,7 +168,7 @@ def read_out(network: FieldNetwork, hull: GridField, resolution: int) -> GridFie
     rgb = torch.full((*sdf.shape, 3), 0.5, device=sdf.device)
     points = grid_points(resolution, half_extent, sdf.device)[colored.flatten()]
     if len(points):
-        rgb[colored] = torch.cat([network(p)[2].detach() for p in points.split(QUERY_CHUNK)])
+        rgb[colored] = torch.cat([network(p)[2] for p in points.split(QUERY_CHUNK)])
     return GridField(sdf, rgb.clamp(1e-4, 1 - 1e-4).logit(), half_extent)
 
 

@@ -187,12 +187,11 @@ class FieldNetwork(nn.Module):
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Signed distance [N], its gradient [N, 3] and colour [N, 3] in [0, 1] at [N, 3]."""
+        trained = torch.is_grad_enabled()
         with torch.enable_grad():
             points = points.detach().requires_grad_(True)
             sdf, features = self.geometry(points)
-            gradients = torch.autograd.grad(
-                sdf.sum(), points, create_graph=torch.is_grad_enabled(), retain_graph=True
-            )[0]
-            normals = nn.functional.normalize(gradients, dim=-1)
-            rgb = self.color(torch.cat([points, normals, features], dim=1)).sigmoid()
-        return sdf, gradients, rgb
+            gradients = torch.autograd.grad(sdf.sum(), points, create_graph=trained)[0]
+        normals = nn.functional.normalize(gradients, dim=-1)
+        rgb = self.color(torch.cat([points, normals, features], dim=1)).sigmoid()
+        return (sdf, gradients, rgb) if trained else (sdf.detach(), gradients, rgb)
