@@ -34,11 +34,11 @@ def flatten_unseen_side(mesh: trimesh.Trimesh, positions: np.ndarray) -> trimesh
 
     Only heights change. The unseen vertices that face down (up, for cameras below the horizon), and
     narrow gaps between them, move from the height z towards m, the harmonic interpolation of the
-    heights around them: `z' = m + n / (1 + n) (z - m)`, with n the downward part of the unit normals
-    around, which is interpolated likewise. With upright walls around the patch, n = 0 and the patch
-    becomes flat; below the tangent cone of a ball the formula gives the ball's lowest point. A
-    vertex never moves outwards, and never through the far side of a thin wall (a dish). The faces
-    stay as they are, so a closed mesh stays closed.
+    heights around them: `z' = m + n / (1 + n) (z - m)`, with n the downward part of the unit
+    normals around, which is interpolated likewise. With upright walls around the patch, n = 0 and
+    the patch becomes flat; below the tangent cone of a ball the formula gives the ball's lowest
+    point. A vertex never moves outwards, and never through the far side of a thin wall (a dish).
+    The faces stay as they are, so a closed mesh stays closed.
 
     Args:
         mesh: closed, outward-oriented.
