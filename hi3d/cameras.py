@@ -13,6 +13,7 @@ from torch import Tensor
 NUM_ORBIT_VIEWS = 16
 ORBIT_DISTANCE = 1.5  # paper, Section 4.2: r = 1.5
 FOV_DEG = math.degrees(2 * math.atan(16 / 35))  # 49.134 deg: 35 mm lens on a 32 mm sensor
+MIN_DEPTH = 1e-6  # nearer points, and those behind a camera, are not in its image
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,25 @@ class Cameras:
         directions = pixels @ torch.linalg.inv(K).T @ camtoworld[:3, :3].T
         directions = torch.nn.functional.normalize(directions, dim=-1)
         return camtoworld[:3, 3].expand_as(directions), directions
+
+    def project(self, points: Tensor, view: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Where one view has points of the world.
+
+        Args:
+            points: [N, 3]
+            view: number of the view.
+
+        Returns:
+            pixels: [N, 2] x and y in the image; pixel centres lie at +0.5
+            depths: [N] along the camera's z axis
+            framed: [N] bool, whether the point lies before the camera and within the image
+        """
+        local = points @ self.viewmats[view, :3, :3].T + self.viewmats[view, :3, 3]
+        depths = local[:, 2]
+        pixels = (local @ self.Ks[view].T)[:, :2] / depths.clamp_min(MIN_DEPTH)[:, None]
+        size = pixels.new_tensor([self.width, self.height])
+        framed = (depths > MIN_DEPTH) & ((pixels >= 0) & (pixels < size)).all(1)
+        return pixels, depths, framed
 
 
 def concatenate_cameras(first: Cameras, second: Cameras) -> Cameras:

@@ -52,6 +52,16 @@ def test_orbit_looks_at_the_origin(elevation_deg):
     torch.testing.assert_close(steps, torch.full((15,), 22.5), atol=1e-3, rtol=0)
 
 
+def test_project_tells_pixel_depth_and_frame():
+    cameras = orbit_cameras(0, 64)  # camera 0 at (1.5, 0, 0), 32 px of image to each side
+    points = torch.tensor([[0.0, 0.3, 0.15], [0.5, 0.0, 0.0], [0.0, 0.7, 0.0], [2.0, 0.0, 0.0]])
+    pixels, depths, framed = cameras.project(points, 0)
+    torch.testing.assert_close(pixels[:1], project(cameras, points[0].tolist())[:1])
+    torch.testing.assert_close(pixels[1], torch.tensor([32.0, 32.0]))
+    torch.testing.assert_close(depths, torch.tensor([1.5, 1.0, 1.5, -0.5]))
+    assert framed.tolist() == [True, True, False, False]  # beside the image, behind the camera
+
+
 def test_known_point_projects_to_known_pixel():
     # Camera 0 is at (1.5, 0, 0): +y is to its right, +z is up. Focal length 70 px at 64 px.
     cameras = orbit_cameras(0, 64)

@@ -56,13 +56,10 @@ def see_texels(
         N of the T texels.
     """
     position = cameras.positions[view]
-    viewmat, K = cameras.viewmats[view], cameras.Ks[view]
     candidates = _facing(texels, position).nonzero()[:, 0]
     points = texels.positions[candidates]
-    in_camera = points @ viewmat[:3, :3].T + viewmat[:3, 3]
-    pixels = in_camera @ K.T
-    image_size = torch.tensor([cameras.width, cameras.height])
-    grid = 2 * pixels[:, :2] / pixels[:, 2:] / image_size - 1
+    pixels, depths, framed = cameras.project(points, view)
+    grid = 2 * pixels / torch.tensor([cameras.width, cameras.height]) - 1
     to_camera = position - points
     distance = to_camera.norm(dim=-1)
     direction = to_camera / distance[:, None]
@@ -70,20 +67,19 @@ def see_texels(
         (direction * texels.face_normals[texels.face[candidates]]).sum(-1),
         (direction * texels.smooth_normals[candidates]).sum(-1),
     )
-    in_frame = (grid.abs() < 1).all(-1) & (in_camera[:, 2] > 0)
-    kept = ((cos > min_cos) & in_frame).nonzero()[:, 0]
+    kept = ((cos > min_cos) & framed).nonzero()[:, 0]
     texel_trust = sample_image(trust, grid[kept])[:, 0]
     kept, texel_trust = kept[texel_trust > 0], texel_trust[texel_trust > 0]
 
     # Where the interpolated depth of the surface is the texel's own, the texel is what is seen;
     # rays decide about the rest.
-    z = in_camera[kept, 2]
+    z = depths[kept]
     seen_z = sample_image(depth[None], grid[kept])[:, 0]
     visible = (seen_z - z).abs() < OCCLUSION_MARGIN / 2
     unsure = kept[~visible]
     hit = caster.distances(position.expand(len(unsure), 3), -direction[unsure])
     visible[~visible] = hit > distance[unsure] - OCCLUSION_MARGIN
-    kept, density = kept[visible], K[0, 0] / z[visible] / cameras.width
+    kept, density = kept[visible], cameras.Ks[view, 0, 0] / z[visible] / cameras.width
     return Sighting(candidates[kept].int(), grid[kept], cos[kept], density, texel_trust[visible])
 
 

@@ -174,13 +174,8 @@ class _Sums:
         view_weight: float,
     ) -> None:
         """Add one view's say on the points `index`."""
-        viewmat = camera.viewmats[0]
-        projected = (points @ viewmat[:3, :3].T + viewmat[:3, 3]) @ camera.Ks[0].T
-        z = projected[:, 2]
-        pixel = (projected[:, :2] / z.clamp_min(1e-6)[:, None]).floor()
-        pixel = pixel.clamp(-1, max(camera.width, camera.height)).long()
-        x, y = pixel.unbind(-1)
-        seen = (z > 1e-6) & (x >= 0) & (y >= 0) & (x < camera.width) & (y < camera.height)
+        pixels, z, seen = camera.project(points, 0)
+        x, y = pixels.floor().long().unbind(-1)
         index, points, z = index[seen], points[seen], z[seen]
         flat = (y * camera.width + x)[seen]
         in_front = surface.depth[flat] - z

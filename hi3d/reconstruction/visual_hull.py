@@ -76,12 +76,8 @@ def hull_sdf(views: Views, resolution: int, half_extent: float, tolerance: int =
     num_seeing = torch.zeros(len(points), dtype=torch.int64, device=device)
     for view in range(len(views)):
         pixel_distance = silhouette_distance(views.alpha[view, 0])
-        rotation, translation = cameras.viewmats[view, :3, :3], cameras.viewmats[view, :3, 3]
-        projected = (points @ rotation.T + translation) @ cameras.Ks[view].T
-        depth = projected[:, 2]
-        pixel = projected[:, :2] / depth.clamp_min(1e-6)[:, None]
-        x, y = pixel.floor().clamp(-1, max(cameras.width, cameras.height)).long().unbind(-1)
-        seen = (depth > 1e-6) & (x >= 0) & (y >= 0) & (x < cameras.width) & (y < cameras.height)
+        pixels, depth, seen = cameras.project(points, view)
+        x, y = pixels.floor().long().unbind(-1)
         index = torch.where(seen, y * cameras.width + x, 0)
         distance = pixel_distance.flatten()[index] * depth / cameras.Ks[view, 1, 1]
         distance = torch.where(seen, distance, -torch.inf)

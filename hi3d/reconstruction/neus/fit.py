@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from hi3d.cameras import Cameras
 from hi3d.errors import InputError
 from hi3d.progress import progress_bar
 from hi3d.reconstruction.neus.config import Backend, NeusConfig
@@ -15,6 +16,7 @@ from hi3d.reconstruction.neus.network_fit import fit_network
 from hi3d.reconstruction.neus.networks import FieldKind
 from hi3d.reconstruction.neus.rays import PixelSampler
 from hi3d.reconstruction.neus.renderer import draw_samples, neus_objective
+from hi3d.reconstruction.unseen_space import fill_unseen_space
 from hi3d.reconstruction.visual_hull import MIN_INSIDE, shared_hull, shows_object
 from hi3d.views import Views
 
@@ -65,7 +67,8 @@ def fit_neus(
     sharpness = Sharpness(config).to(device)
     field = hull_field(views, config)
     if config.field is not FieldKind.grid:
-        return surviving(fit_network(sampler, field, sharpness, config, generator), field)
+        network_field = fit_network(sampler, field, sharpness, config, generator)
+        return finished(network_field, field, views.cameras)
     step = 0
     with progress_bar() as bar:
         task = bar.add_task("NeuS", total=config.steps, status="")
@@ -86,7 +89,7 @@ def fit_neus(
                 if step % REPORT_EVERY == 0 or step == config.steps:
                     status = f"color {losses['loss_color']:.4f}  inv_s {inv_s.item():.0f}"
                     bar.update(task, completed=step, status=status)
-            field = surviving(grid.to_field(), field)
+            field = finished(grid.to_field(), field, views.cameras)
     return field
 
 
@@ -139,9 +142,11 @@ def make_optimizer(
     return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
 
-def surviving(field: GridField, earlier: GridField) -> GridField:
-    """`field`, or the earlier one where optimisation has left no surface worth the name."""
-    return field if (field.sdf < 0).sum() >= MIN_INSIDE else earlier
+def finished(field: GridField, earlier: GridField, cameras: Cameras) -> GridField:
+    """`field` without unseen pockets, or the earlier one if there is no surface worth the name."""
+    if (field.sdf < 0).sum() < MIN_INSIDE:
+        return earlier
+    return fill_unseen_space(field, cameras)
 
 
 def decay_learning_rates(optimizer: torch.optim.Optimizer, progress: float) -> None:
