@@ -118,7 +118,7 @@ def test_native_and_torch_agree_in_values_and_gradients(ball_views):
     rays = PixelSampler(views, weights).sample(300, generator)
     samples = draw_samples(grid, rays, TINY, generator)
     # Heavy regularisers, so that an error in one is not hidden by the images.
-    lambdas = {"eikonal": 0.3, "curvature": 0.2, "color_smoothness": 0.1}
+    lambdas = {"eikonal": 0.3, "curvature": 0.2, "bending": 0.05, "color_smoothness": 0.1}
     config = replace(TINY, **{f"lambda_{name}": value for name, value in lambdas.items()})
     results = []
     for objective in (neus_objective, native_objective):

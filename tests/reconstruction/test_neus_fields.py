@@ -66,3 +66,21 @@ def test_stencil_by_hand():
     assert torch.allclose(gradients, torch.tensor([[2.0, 1.0, -1.0]]), atol=1e-4)
     # Mean of the six neighbours minus the centre: 2 voxel^2 / 6, in voxels.
     assert laplacians.item() == pytest.approx(voxel / 3, rel=1e-3)
+
+
+def test_wide_stencil_by_hand():
+    R, voxel = 9, 1.1 / 8
+    x, y, z = grid_points(R, 0.55, "cpu").reshape(R, R, R, 3).unbind(-1)
+    field = GridField(2 * x + y - z + x**2, torch.zeros(R, R, R, 3), 0.55)
+    cells = torch.ones(R - 1, R - 1, R - 1, dtype=torch.bool)
+    vertices = torch.tensor([[4, 4, 4], [4, 4, 1], [2, 4, 4], [3, 3, 5]]) @ torch.tensor(
+        [R * R, R, 1]
+    )
+    wide = ActiveGrid(field, cells).wide_laplacians(vertices, reach=3)
+    # Mean of the six vertices 3 voxels away minus the vertex: 9 times 2 voxel^2 / 6, in voxels;
+    # the second and the third reach out of the grid.
+    expected = torch.tensor([3 * voxel, 0, 0, 3 * voxel])
+    assert torch.allclose(wide, expected, atol=1e-4)
+    cells[0] = False  # takes vertices 0 along x, which the last one needs
+    assert ActiveGrid(field, cells).wide_laplacians(vertices, reach=3)[3] == 0
+    assert ActiveGrid(field, cells).wide_laplacians(vertices, reach=3)[0] != 0

@@ -19,7 +19,7 @@
 #define FREE_SPACE 12.f
 
 enum { LOSS_COLOR, LOSS_MASK, GRAD_INV_S, NUM_SAMPLES, RENDER_SUMS };
-enum { LOSS_EIKONAL, LOSS_CURVATURE, LOSS_COLOR_SMOOTHNESS, REGULARIZER_SUMS };
+enum { LOSS_EIKONAL, LOSS_CURVATURE, LOSS_BENDING, LOSS_COLOR_SMOOTHNESS, REGULARIZER_SUMS };
 
 typedef struct {
     int32_t corner[8];  // rows of the parameters
@@ -235,13 +235,29 @@ int neus_render(const float *sdf, const float *rgb_logits, int64_t num_active,
     return failed;
 }
 
-// Adds the gradients of the three regularisers at `vertices`, flat indices of interior vertices.
+// Rows of the six vertices `reach` away from one along the axes, before and after along x, y, z.
+// Returns whether all of them are active vertices of the grid.
+static int far_rows(const int32_t *vertex_index, int64_t resolution, int64_t vertex, int64_t reach,
+                    int64_t row[6]) {
+    const int64_t strides[3] = {resolution * resolution, resolution, 1};
+    for (int axis = 0; axis < 3; axis++) {
+        const int64_t place = vertex / strides[axis] % resolution;
+        if (place < reach || place >= resolution - reach) return 0;
+        row[2 * axis] = vertex_index[vertex - reach * strides[axis]];
+        row[2 * axis + 1] = vertex_index[vertex + reach * strides[axis]];
+        if (row[2 * axis] < 0 || row[2 * axis + 1] < 0) return 0;
+    }
+    return 1;
+}
+
+// Adds the gradients of the four regularisers at `vertices`, flat indices of interior vertices.
 // sums: [num_threads, REGULARIZER_SUMS], zeroed.
 void neus_regularize(const float *sdf, const float *rgb_logits, int64_t num_active,
                      const int32_t *vertex_index, int64_t resolution, float voxel_size,
                      const int64_t *vertices, int64_t num_vertices, float lambda_eikonal,
-                     float lambda_curvature, float lambda_color_smoothness, int num_threads,
-                     float *grad_sdf, float *grad_rgb_logits, double *sums) {
+                     float lambda_curvature, float lambda_bending, int64_t bending_reach,
+                     float lambda_color_smoothness, int num_threads, float *grad_sdf,
+                     float *grad_rgb_logits, double *sums) {
     const int64_t strides[3] = {resolution * resolution, resolution, 1};
     const float share = 1.f / (float)num_vertices;
 #pragma omp parallel num_threads(num_threads)
@@ -275,6 +291,16 @@ void neus_regularize(const float *sdf, const float *rgb_logits, int64_t num_acti
                 thread_sdf[row[n]] += side * pull * gradient[n / 2] + bend / 6;
             }
             thread_sdf[center] -= bend;
+            int64_t far[6];
+            if (far_rows(vertex_index, resolution, vertices[i], bending_reach, far)) {
+                float wide = 0;
+                for (int n = 0; n < 6; n++) wide += sdf[far[n]];
+                wide = (wide / 6 - sdf[center]) / voxel_size;
+                thread_sums[LOSS_BENDING] += share * wide * wide;
+                const float wide_bend = lambda_bending * share * 2 * wide / voxel_size;
+                for (int n = 0; n < 6; n++) thread_sdf[far[n]] += wide_bend / 6;
+                thread_sdf[center] -= wide_bend;
+            }
             for (int c = 0; c < 3; c++) {
                 float difference = -rgb_logits[3 * center + c];
                 for (int n = 0; n < 6; n++) difference += rgb_logits[3 * row[n] + c] / 6;

@@ -55,6 +55,9 @@ class NeusConfig:
     lambda_mask: float = 0.3
     lambda_eikonal: float = 0.005
     lambda_curvature: float = 0.03
+    lambda_bending: float = 0.03
+    """Curvature over three voxels to each side. It decays as the learning rates do: at first it
+    keeps textureless panels from denting, at last it leaves thin parts alone."""
     lambda_color_smoothness: float = 0.003
     regularized_vertices: int = 32768
     """Random vertices at which a step evaluates the regularisers."""

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 # Offsets of a cell's corners along x, y, z; corner 4 * dx + 2 * dy + dz.
 CORNERS = [(dx, dy, dz) for dx in (0, 1) for dy in (0, 1) for dz in (0, 1)]
 
+BENDING_REACH = 3
+"""Vertices between the middle and the ends of the wide stencil."""
+
 
 @dataclass(frozen=True)
 class GridField:
@@ -176,6 +179,28 @@ class ActiveGrid(nn.Module):
         sdf_laplacians = (self.sdf[around].mean(-1) - self.sdf[center]) / self.voxel_size
         rgb_laplacians = self.rgb_logits[around].mean(-2) - self.rgb_logits[center]
         return gradients, sdf_laplacians, rgb_laplacians
+
+    def wide_laplacians(self, vertices: Tensor, reach: int = BENDING_REACH) -> Tensor:
+        """Mean of the SDF `reach` vertices away along the axes minus that at the vertex, in voxels.
+
+        Args:
+            vertices: [N] flat indices taken from `interior`.
+            reach: in vertices.
+
+        Returns:
+            [N]; 0 where one of the six is not active.
+        """
+        R = self.resolution
+        strides = torch.tensor([R * R, R, 1], device=vertices.device)
+        place = vertices[:, None] // strides % R
+        within = ((place >= reach) & (place < R - reach)).all(1)
+        offsets = reach * torch.cat([-strides, strides])
+        index = self.vertex_index.flatten()
+        rows = index[torch.where(within, vertices, 0)[:, None] + offsets * within[:, None]]
+        known = within & (rows >= 0).all(1)
+        around = self.sdf[rows.clamp_min(0)].mean(-1)
+        laplacians = (around - self.sdf[index[vertices]]) / self.voxel_size
+        return torch.where(known, laplacians, 0.0)
 
     @torch.no_grad()
     def to_field(self) -> GridField:

@@ -21,7 +21,7 @@ from hi3d.reconstruction.visual_hull import MIN_INSIDE, shared_hull, shows_objec
 from hi3d.views import Views
 
 LR_DECAY = 0.1
-"""Learning rates fall to this share over the fit."""
+"""Learning rates and `lambda_bending` fall to this share over the fit, exponentially."""
 REPORT_EVERY = 20
 
 
@@ -77,11 +77,13 @@ def fit_neus(
             grid = ActiveGrid(field, active_cells(field, first=step == 0, config=config))
             optimizer = make_optimizer(grid, sharpness, config)
             while step < end:
-                decay_learning_rates(optimizer, step / config.steps)
+                decay = LR_DECAY ** (step / config.steps)
+                decay_learning_rates(optimizer, decay)
+                annealed = replace(config, lambda_bending=decay * config.lambda_bending)
                 rays = sampler.sample(config.rays_per_step, generator)
                 samples = draw_samples(grid, rays, config, generator)
                 inv_s = sharpness(step / config.steps)
-                total, losses = objective(grid, samples, inv_s, config)
+                total, losses = objective(grid, samples, inv_s, annealed)
                 optimizer.zero_grad(set_to_none=True)
                 total.backward()
                 optimizer.step()
@@ -149,10 +151,10 @@ def finished(field: GridField, earlier: GridField, cameras: Cameras) -> GridFiel
     return fill_unseen_space(field, cameras)
 
 
-def decay_learning_rates(optimizer: torch.optim.Optimizer, progress: float) -> None:
-    """Exponential decay to `LR_DECAY` at progress 1."""
+def decay_learning_rates(optimizer: torch.optim.Optimizer, decay: float) -> None:
+    """Set the learning rates to `decay` times their initial values."""
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * LR_DECAY**progress
+        group["lr"] = group["initial_lr"] * decay
 
 
 def level_ends(config: NeusConfig) -> list[int]:

@@ -53,6 +53,16 @@ def loss_curvature(laplacians: Tensor) -> Tensor:
     return laplacians.square().mean()
 
 
+def loss_bending(wide_laplacians: Tensor) -> Tensor:
+    """The same over some voxels: it sees dents and bulges that are too wide for `loss_curvature`.
+
+    Args:
+        wide_laplacians: [N] mean of the SDF some voxels away minus the SDF, in voxels; 0 where
+            unknown.
+    """
+    return wide_laplacians.square().mean()
+
+
 def loss_color_smoothness(laplacians: Tensor) -> Tensor:
     """The same for the colour logits, summed over the channels.
 

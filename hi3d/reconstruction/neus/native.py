@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hi3d.reconstruction.native.build import load_native, num_threads, pointer
 from hi3d.reconstruction.neus.config import NeusConfig
-from hi3d.reconstruction.neus.fields import ActiveGrid
+from hi3d.reconstruction.neus.fields import BENDING_REACH, ActiveGrid
 from hi3d.reconstruction.neus.renderer import MIN_TRANSMITTANCE, StepSamples
 
 
@@ -29,7 +29,7 @@ def native_objective(
     objective, *losses = _FusedObjective.apply(
         grid.sdf, grid.rgb_logits, inv_s, grid, samples, config
     )
-    names = ("color", "mask", "eikonal", "curvature", "color_smoothness")
+    names = ("color", "mask", "eikonal", "curvature", "bending", "color_smoothness")
     return objective, {f"loss_{name}": loss for name, loss in zip(names, losses, strict=True)}
 
 
@@ -48,7 +48,7 @@ class _FusedObjective(torch.autograd.Function):
         grad_sdf = torch.zeros(threads, len(sdf))
         grad_rgb_logits = torch.zeros(threads, len(sdf), 3)
         render_sums = torch.zeros(threads, 4, dtype=torch.float64)
-        regularizer_sums = torch.zeros(threads, 3, dtype=torch.float64)
+        regularizer_sums = torch.zeros(threads, 4, dtype=torch.float64)
         rays, R = samples.rays, grid.resolution
         kernel = _kernel()
         failed = kernel.neus_render(
@@ -82,6 +82,8 @@ class _FusedObjective(torch.autograd.Function):
             len(samples.vertices),
             config.lambda_eikonal,
             config.lambda_curvature,
+            config.lambda_bending,
+            BENDING_REACH,
             config.lambda_color_smoothness,
             threads,
             *(pointer(t) for t in (grad_sdf, grad_rgb_logits, regularizer_sums)),
@@ -89,9 +91,9 @@ class _FusedObjective(torch.autograd.Function):
         color, mask, grad_inv_s, _ = render_sums.sum(0).float().unbind()
         losses = [color, mask, *regularizer_sums.sum(0).float().unbind()]
         lambdas = [1.0, config.lambda_mask, config.lambda_eikonal, config.lambda_curvature]
-        lambdas.append(config.lambda_color_smoothness)
+        lambdas += [config.lambda_bending, config.lambda_color_smoothness]
         objective = (torch.stack(losses) * torch.tensor(lambdas)).sum()
-        ctx.save_for_backward(grad_sdf.sum(0), grad_rgb_logits.sum(0), grad_inv_s)
+        ctx.save_for_backward(_sum_of(grad_sdf), _sum_of(grad_rgb_logits), grad_inv_s)
         ctx.mark_non_differentiable(*losses)
         return objective, *losses
 
@@ -99,6 +101,13 @@ class _FusedObjective(torch.autograd.Function):
     def backward(ctx: Any, grad_objective: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         gradients = (grad_objective * gradient for gradient in ctx.saved_tensors)
         return *gradients, None, None, None
+
+
+def _sum_of(parts: Tensor) -> Tensor:
+    """The sum over the threads, kept in the first part. [threads, ...] -> [...]"""
+    for part in parts[1:]:
+        parts[0] += part
+    return parts[0]
 
 
 def _kernel() -> ctypes.CDLL:
@@ -115,7 +124,7 @@ def _kernel() -> ctypes.CDLL:
     kernel.neus_regularize.restype = None
     kernel.neus_regularize.argtypes = [
         *(array, array, c_int64, array, c_int64, c_float, array, c_int64),
-        *(c_float, c_float, c_float, c_int, array, array, array),
+        *(c_float, c_float, c_float, c_int64, c_float, c_int, array, array, array),
     ]
     return kernel
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from hi3d.reconstruction.neus.config import NeusConfig
 from hi3d.reconstruction.neus.fields import ActiveGrid
 from hi3d.reconstruction.neus.losses import (
+    loss_bending,
     loss_color,
     loss_color_smoothness,
     loss_curvature,
@@ -111,6 +112,7 @@ def neus_objective(
         "loss_mask": loss_mask(opacity, rays.alpha, rays.weights),
         "loss_eikonal": loss_eikonal(gradients),
         "loss_curvature": loss_curvature(laplacians),
+        "loss_bending": loss_bending(grid.wide_laplacians(samples.vertices)),
         "loss_color_smoothness": loss_color_smoothness(rgb_laplacians),
     }
     total = (
@@ -118,6 +120,7 @@ def neus_objective(
         + config.lambda_mask * losses["loss_mask"]
         + config.lambda_eikonal * losses["loss_eikonal"]
         + config.lambda_curvature * losses["loss_curvature"]
+        + config.lambda_bending * losses["loss_bending"]
         + config.lambda_color_smoothness * losses["loss_color_smoothness"]
     )
     return total, {name: loss.detach() for name, loss in losses.items()}
