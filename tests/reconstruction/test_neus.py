@@ -3,10 +3,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+import trimesh
 
 from hi3d.cameras import orbit_cameras
 from hi3d.errors import InputError
-from hi3d.reconstruction.neus.config import Backend, NeusConfig
+from hi3d.pipelines.pictures import render_mesh
+from hi3d.reconstruction.neus.config import Backend, LossWeights, NeusConfig, annealed
 from hi3d.reconstruction.neus.fields import ActiveGrid, GridField, surface_cells
 from hi3d.reconstruction.neus.fit import (
     Sharpness,
@@ -21,6 +23,7 @@ from hi3d.reconstruction.neus.native import native_is_available, native_objectiv
 from hi3d.reconstruction.neus.rays import PixelSampler, Rays
 from hi3d.reconstruction.neus.renderer import StepSamples, draw_samples, neus_objective, render_rays
 from hi3d.reconstruction.visual_hull import grid_points, shows_object
+from hi3d.surface_mesh import SurfaceMesh
 
 RADIUS = 0.4  # of the ball
 ORBIT = orbit_cameras(20.0, 48, 16)
@@ -114,17 +117,16 @@ def test_native_and_torch_agree_in_values_and_gradients(ball_views):
     )
     grid = ActiveGrid(field, surface_cells(field.sdf, 2))
     views = ball_views(ORBIT)
-    weights = torch.linspace(0.5, 1.5, len(views))
-    rays = PixelSampler(views, weights).sample(300, generator)
+    view_weights = torch.linspace(0.5, 1.5, len(views))
+    rays = PixelSampler(views, view_weights).sample(300, generator)
     samples = draw_samples(grid, rays, TINY, generator)
     # Heavy regularisers, so that an error in one is not hidden by the images.
-    lambdas = {"eikonal": 0.3, "curvature": 0.2, "bending": 0.05, "color_smoothness": 0.1}
-    config = replace(TINY, **{f"lambda_{name}": value for name, value in lambdas.items()})
+    weights = LossWeights(0.3, eikonal=0.3, curvature=0.2, bending=0.05, color_smoothness=0.1)
     results = []
     for objective in (neus_objective, native_objective):
         grid.zero_grad()
         inv_s = torch.tensor(60.0, requires_grad=True)
-        total, losses = objective(grid, samples, inv_s, config)
+        total, losses = objective(grid, samples, inv_s, 0.6 * grid.voxel_size, weights)
         (2 * total).backward()
         gradients = (grid.sdf.grad, grid.rgb_logits.grad, inv_s.grad)
         results.append((total, losses, [g.clone() for g in gradients]))
@@ -134,6 +136,15 @@ def test_native_and_torch_agree_in_values_and_gradients(ball_views):
         assert native_losses[name].item() == pytest.approx(loss.item(), rel=1e-3), name
     for ours, native in zip(gradients, native_gradients, strict=True):
         assert (ours - native).norm() < 1e-3 * ours.norm()
+
+
+def test_weights_of_regularisers_go_from_the_first_to_the_last_value():
+    config = replace(TINY, lambda_curvature=[0.01, 1.0], lambda_bending=[0.2, 0.0])
+    assert config.loss_weights(0).curvature == pytest.approx(0.01)
+    assert config.loss_weights(0.5).curvature == pytest.approx(0.1)
+    assert config.loss_weights(1).curvature == pytest.approx(1)
+    assert config.loss_weights(0.25).bending == pytest.approx(0.15)
+    assert annealed([0.0, 0.0], 0.5) == 0
 
 
 # Fits
@@ -148,6 +159,28 @@ def test_fit_recovers_the_radius_of_a_ball(backend, ball_views):
     _, rgb = field.query(torch.tensor([[RADIUS, 0.0, 0.0], [0.0, -RADIUS, 0.0]]))
     expected = torch.tensor([[0.9, 0.5, 0.5], [0.5, 0.1, 0.5]])
     assert torch.allclose(rgb, expected, atol=0.12)
+
+
+@needs_compiler
+def test_a_bowl_opens():
+    """The hull of a bowl has a lid; the images say that there is none."""
+    profile = [(0, -0.2), (0.3, -0.2), (0.42, 0.15), (0.36, 0.15), (0.26, -0.1), (0, -0.1)]
+    bowl = trimesh.creation.revolve(profile, sections=48).subdivide_to_size(0.05)
+    vertices = torch.tensor(bowl.vertices, dtype=torch.float32)
+    angle = torch.atan2(vertices[:, 1], vertices[:, 0])
+    rgb = 0.5 + 0.3 * torch.stack(
+        [(3 * angle).sin(), (20 * vertices[:, 2]).sin(), (15 * vertices[:, 0]).cos()], dim=1
+    )
+    cameras = orbit_cameras(30.0, 48, 16)
+    views = render_mesh(SurfaceMesh(vertices, torch.tensor(bowl.faces), rgb), cameras)
+    config = replace(TINY, steps=400, resolution_starts=[0.0, 0.8])
+    field = fit_neus(views, config)
+    heights = torch.linspace(-0.2, 0.15, 36)
+    axis = torch.stack([0.05 + 0 * heights, 0 * heights, heights], dim=1)
+    hull_top = heights[hull_field(views, config).query(axis)[0] < 0].max()
+    top = heights[field.query(axis)[0] < 0].max()
+    assert hull_top > 0.05
+    assert top < -0.02
 
 
 def test_the_same_seed_gives_the_same_field(ball_views):
@@ -225,6 +258,8 @@ def test_views_without_an_object_are_a_clear_error(ball_views):
         {"resolution_starts": [0.0, 1.0]},
         {"resolutions": [4, 32]},
         {"steps": 0},
+        {"lambda_bending": [0.1]},
+        {"lambda_curvature": [0.1, -1.0]},
     ],
 )
 def test_settings_that_contradict_each_other_are_clear_errors(wrong, ball_views):

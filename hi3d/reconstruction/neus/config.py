@@ -16,6 +16,17 @@ class Backend(Enum):
     torch = "torch"
 
 
+@dataclass(frozen=True)
+class LossWeights:
+    """What each loss of a step is multiplied with; that of colours has 1."""
+
+    mask: float
+    eikonal: float
+    curvature: float
+    bending: float
+    color_smoothness: float
+
+
 @dataclass
 class NeusConfig:
     """Settings of `fit_neus`. The defaults take 27 CPU seconds on views of 256², on average."""
@@ -23,7 +34,7 @@ class NeusConfig:
     field: FieldKind = FieldKind.grid
     """What is fitted. The settings from `rays_per_step` on, but for `lambda_mask` and those of
     `inv_s`, are the grid's; the networks have theirs in `network` and need thousands of steps."""
-    steps: int = 1200
+    steps: int = 1500
     rays_per_step: int = 4096
     image_resolution: int = 256
     """Larger images are averaged down to this height: finer pixels than voxels only add noise."""
@@ -31,7 +42,7 @@ class NeusConfig:
     """The grid spans [-half_extent, half_extent]; the object's longest side is 1."""
     resolutions: list[int] = dataclasses.field(default_factory=lambda: [32, 64, 128])
     """Grid vertices a side, coarse to fine."""
-    resolution_starts: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.3, 0.55])
+    resolution_starts: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.45, 0.65])
     """Share of the steps at which each resolution starts."""
     surface_band: int = 4
     """From the second resolution on, cells this far from the surface are active."""
@@ -54,12 +65,38 @@ class NeusConfig:
 
     lambda_mask: float = 0.3
     lambda_eikonal: float = 0.005
-    lambda_curvature: float = 0.03
-    lambda_bending: float = 0.03
-    """Curvature over three voxels to each side. It decays as the learning rates do: at first it
-    keeps textureless panels from denting, at last it leaves thin parts alone."""
-    lambda_color_smoothness: float = 0.003
+    lambda_curvature: list[float] = dataclasses.field(default_factory=lambda: [0.003, 0.03])
+    """First and last value. Between them it changes exponentially."""
+    lambda_bending: list[float] = dataclasses.field(default_factory=lambda: [0.01, 0.003])
+    """Of curvature over three voxels to each side, first and last: it keeps textureless panels from
+    denting, and lids on cavities."""
+    lambda_color_smoothness: list[float] = dataclasses.field(default_factory=lambda: [1.0, 0.003])
+    """First and last. Where colours cannot vary much, the shape has to explain the images: cavities
+    open up that a painted lid would hide."""
     regularized_vertices: int = 32768
     """Random vertices at which a step evaluates the regularisers."""
     backend: Backend = Backend.auto
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
+
+    def loss_weights(self, progress: float) -> LossWeights:
+        """The weights at a share `progress` of the steps."""
+        return LossWeights(
+            self.lambda_mask,
+            self.lambda_eikonal,
+            annealed(self.lambda_curvature, progress),
+            annealed(self.lambda_bending, progress),
+            annealed(self.lambda_color_smoothness, progress),
+        )
+
+
+def annealed(ends: list[float], progress: float) -> float:
+    """From the first value to the last, exponentially; linearly if one of them is 0.
+
+    Args:
+        ends: two values, 0 or more.
+        progress: in [0, 1].
+    """
+    first, last = ends
+    if min(ends) > 0:
+        return first * (last / first) ** progress
+    return first + (last - first) * progress

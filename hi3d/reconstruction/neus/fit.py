@@ -21,7 +21,7 @@ from hi3d.reconstruction.visual_hull import MIN_INSIDE, shared_hull, shows_objec
 from hi3d.views import Views
 
 LR_DECAY = 0.1
-"""Learning rates and `lambda_bending` fall to this share over the fit, exponentially."""
+"""Learning rates fall to this share over the fit."""
 REPORT_EVERY = 20
 
 
@@ -77,13 +77,14 @@ def fit_neus(
             grid = ActiveGrid(field, active_cells(field, first=step == 0, config=config))
             optimizer = make_optimizer(grid, sharpness, config)
             while step < end:
-                decay = LR_DECAY ** (step / config.steps)
-                decay_learning_rates(optimizer, decay)
-                annealed = replace(config, lambda_bending=decay * config.lambda_bending)
+                progress = step / config.steps
+                decay_learning_rates(optimizer, progress)
                 rays = sampler.sample(config.rays_per_step, generator)
                 samples = draw_samples(grid, rays, config, generator)
-                inv_s = sharpness(step / config.steps)
-                total, losses = objective(grid, samples, inv_s, annealed)
+                inv_s, weights = sharpness(progress), config.loss_weights(progress)
+                total, losses = objective(
+                    grid, samples, inv_s, config.step_voxels * grid.voxel_size, weights
+                )
                 optimizer.zero_grad(set_to_none=True)
                 total.backward()
                 optimizer.step()
@@ -151,10 +152,10 @@ def finished(field: GridField, earlier: GridField, cameras: Cameras) -> GridFiel
     return fill_unseen_space(field, cameras)
 
 
-def decay_learning_rates(optimizer: torch.optim.Optimizer, decay: float) -> None:
-    """Set the learning rates to `decay` times their initial values."""
+def decay_learning_rates(optimizer: torch.optim.Optimizer, progress: float) -> None:
+    """Exponential decay to `LR_DECAY` at progress 1."""
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * decay
+        group["lr"] = group["initial_lr"] * LR_DECAY**progress
 
 
 def level_ends(config: NeusConfig) -> list[int]:
@@ -183,6 +184,10 @@ def check_config(config: NeusConfig) -> None:
         raise InputError("resolution_starts needs one share per resolution, the first 0")
     if starts != sorted(starts) or starts[-1] >= 1 or min(config.resolutions) < 8:
         raise InputError("resolution_starts must rise within [0, 1) and resolutions be at least 8")
+    for name in ("curvature", "bending", "color_smoothness"):
+        ends = getattr(config, f"lambda_{name}")
+        if len(ends) != 2 or min(ends) < 0:
+            raise InputError(f"lambda_{name}={ends}: give its first and last value, 0 or more")
     if min(config.steps, config.rays_per_step) < 1:
         raise InputError("steps and rays_per_step must be at least 1")
 

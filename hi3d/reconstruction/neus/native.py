@@ -1,6 +1,7 @@
 """The NeuS objective computed by `native/neus_grid.c`: one fused forward and backward pass."""
 
 import ctypes
+import dataclasses
 from ctypes import c_float, c_int, c_int64
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hi3d.reconstruction.native.build import load_native, num_threads, pointer
-from hi3d.reconstruction.neus.config import NeusConfig
+from hi3d.reconstruction.neus.config import LossWeights
 from hi3d.reconstruction.neus.fields import BENDING_REACH, ActiveGrid
 from hi3d.reconstruction.neus.renderer import MIN_TRANSMITTANCE, StepSamples
 
@@ -19,7 +20,7 @@ def native_is_available() -> bool:
 
 
 def native_objective(
-    grid: ActiveGrid, samples: StepSamples, inv_s: Tensor, config: NeusConfig
+    grid: ActiveGrid, samples: StepSamples, inv_s: Tensor, step: float, weights: LossWeights
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """`renderer.neus_objective` on the CPU: same arguments, same results, gradients to first order.
 
@@ -27,7 +28,7 @@ def native_objective(
         ValueError: tensors are not on the CPU or not float32, or there is no compiler.
     """
     objective, *losses = _FusedObjective.apply(
-        grid.sdf, grid.rgb_logits, inv_s, grid, samples, config
+        grid.sdf, grid.rgb_logits, inv_s, grid, samples, step, weights
     )
     names = ("color", "mask", "eikonal", "curvature", "bending", "color_smoothness")
     return objective, {f"loss_{name}": loss for name, loss in zip(names, losses, strict=True)}
@@ -42,7 +43,8 @@ class _FusedObjective(torch.autograd.Function):
         inv_s: Tensor,
         grid: ActiveGrid,
         samples: StepSamples,
-        config: NeusConfig,
+        step: float,
+        weights: LossWeights,
     ) -> tuple[Tensor, ...]:
         threads = num_threads()
         grad_sdf = torch.zeros(threads, len(sdf))
@@ -62,9 +64,9 @@ class _FusedObjective(torch.autograd.Function):
             *(_float(t) for t in (rays.origins, rays.directions, samples.t_near, samples.t_far)),
             *(_float(t) for t in (rays.rgb, rays.alpha, rays.weights)),
             len(rays.origins),
-            config.step_voxels * grid.voxel_size,
+            step,
             inv_s.item(),
-            config.lambda_mask,
+            weights.mask,
             MIN_TRANSMITTANCE,
             threads,
             *(pointer(t) for t in (grad_sdf, grad_rgb_logits, render_sums)),
@@ -80,19 +82,18 @@ class _FusedObjective(torch.autograd.Function):
             grid.voxel_size,
             _checked(samples.vertices, torch.int64),
             len(samples.vertices),
-            config.lambda_eikonal,
-            config.lambda_curvature,
-            config.lambda_bending,
+            weights.eikonal,
+            weights.curvature,
+            weights.bending,
             BENDING_REACH,
-            config.lambda_color_smoothness,
+            weights.color_smoothness,
             threads,
             *(pointer(t) for t in (grad_sdf, grad_rgb_logits, regularizer_sums)),
         )
         color, mask, grad_inv_s, _ = render_sums.sum(0).float().unbind()
         losses = [color, mask, *regularizer_sums.sum(0).float().unbind()]
-        lambdas = [1.0, config.lambda_mask, config.lambda_eikonal, config.lambda_curvature]
-        lambdas += [config.lambda_bending, config.lambda_color_smoothness]
-        objective = (torch.stack(losses) * torch.tensor(lambdas)).sum()
+        lambdas = torch.tensor([1.0, *dataclasses.astuple(weights)])
+        objective = (torch.stack(losses) * lambdas).sum()
         ctx.save_for_backward(_sum_of(grad_sdf), _sum_of(grad_rgb_logits), grad_inv_s)
         ctx.mark_non_differentiable(*losses)
         return objective, *losses
@@ -100,7 +101,7 @@ class _FusedObjective(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_objective: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         gradients = (grad_objective * gradient for gradient in ctx.saved_tensors)
-        return *gradients, None, None, None
+        return *gradients, None, None, None, None
 
 
 def _sum_of(parts: Tensor) -> Tensor:

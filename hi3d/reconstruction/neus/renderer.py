@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hi3d.reconstruction.neus.config import NeusConfig
+from hi3d.reconstruction.neus.config import LossWeights, NeusConfig
 from hi3d.reconstruction.neus.fields import ActiveGrid
 from hi3d.reconstruction.neus.losses import (
     loss_bending,
@@ -91,7 +91,7 @@ def render_rays(
 
 
 def neus_objective(
-    grid: ActiveGrid, samples: StepSamples, inv_s: Tensor, config: NeusConfig
+    grid: ActiveGrid, samples: StepSamples, inv_s: Tensor, step: float, weights: LossWeights
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum of all losses, to call `backward()` on.
 
@@ -99,13 +99,14 @@ def neus_objective(
         grid: the field.
         samples: of this step.
         inv_s: scalar.
-        config: gives the lambdas.
+        step: distance between the samples of a ray, in world units.
+        weights: of the losses.
 
     Returns:
-        The objective, and its terms without their lambdas (detached).
+        The objective, and its terms without their weights (detached).
     """
     rays = samples.rays
-    rgb, opacity = render_rays(grid, samples, config.step_voxels * grid.voxel_size, inv_s)
+    rgb, opacity = render_rays(grid, samples, step, inv_s)
     gradients, laplacians, rgb_laplacians = grid.stencil(samples.vertices)
     losses = {
         "loss_color": loss_color(rgb, rays.rgb, rays.weights),
@@ -117,10 +118,10 @@ def neus_objective(
     }
     total = (
         losses["loss_color"]
-        + config.lambda_mask * losses["loss_mask"]
-        + config.lambda_eikonal * losses["loss_eikonal"]
-        + config.lambda_curvature * losses["loss_curvature"]
-        + config.lambda_bending * losses["loss_bending"]
-        + config.lambda_color_smoothness * losses["loss_color_smoothness"]
+        + weights.mask * losses["loss_mask"]
+        + weights.eikonal * losses["loss_eikonal"]
+        + weights.curvature * losses["loss_curvature"]
+        + weights.bending * losses["loss_bending"]
+        + weights.color_smoothness * losses["loss_color_smoothness"]
     )
     return total, {name: loss.detach() for name, loss in losses.items()}
