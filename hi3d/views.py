@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from hi3d.cameras import Cameras, concatenate_cameras, orbit_cameras
 from hi3d.errors import InputError
@@ -74,6 +75,17 @@ class Views:
         if isinstance(index, int):
             index = [index]
         return Views(self.rgb[index], self.alpha[index], self.cameras[index])
+
+    def shrunk(self, height: int) -> "Views":
+        """The views averaged down to a height in pixels, or as they are if not larger."""
+        if self.cameras.height <= height:
+            return self
+        width = max(1, round(self.cameras.width * height / self.cameras.height))
+        return Views(
+            interpolate(self.rgb, size=(height, width), mode="area"),
+            interpolate(self.alpha, size=(height, width), mode="area"),
+            self.cameras.resized(width, height),
+        )
 
     def to(self, device: torch.device | str) -> "Views":
         """The same views on `device`."""

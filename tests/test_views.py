@@ -35,6 +35,15 @@ def test_round_trip_keeps_every_pixel_and_camera(views, tmp_path):
     assert content["frames"][2]["azimuth_deg"] == pytest.approx(45, abs=1e-3)
 
 
+def test_shrunk_views_have_the_mean_of_their_pixels_and_the_same_field_of_view(views):
+    small = views.shrunk(4)
+    torch.testing.assert_close(small.rgb[0, 0, 0, 0], views.rgb[0, 0, :2, :2].mean())
+    torch.testing.assert_close(small.alpha[3, 0, 1, 3], views.alpha[3, 0, 2:4, 6:8].mean())
+    torch.testing.assert_close(small.cameras.Ks[:, :2], views.cameras.Ks[:, :2] / 2)
+    assert small.shrunk(4) is small
+    assert views.shrunk(8) is views
+
+
 def test_folder_without_cameras_is_the_standard_orbit(views, tmp_path):
     views.save(tmp_path)
     (tmp_path / "cameras.json").unlink()

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from hi3d.errors import InputError
-from hi3d.reconstruction.neus.fit import shrunk
 from hi3d.reconstruction.visual_hull import FOREGROUND_ALPHA, hull_sdf
 from hi3d.views import Views
 
@@ -58,7 +57,7 @@ def usable_views(views: Views, half_extent: float = 0.55) -> tuple[Views, dict[s
 
 def carved_shares(views: Views, half_extent: float) -> Tensor:
     """Of the points that at most one view calls empty, the share that each view does. [V]"""
-    views = shrunk(views, IMAGE_RESOLUTION)
+    views = views.shrunk(IMAGE_RESOLUTION)
     spacing = 2 * half_extent / (GRID_RESOLUTION - 1)
     far = 2 * half_extent  # where a view does not look
     background = torch.stack(

@@ -27,6 +27,7 @@ from hi3d.views import Views
 
 CROP_ALPHA = 0.02  # fainter pixels do not widen the crop
 CROP_TILE = 16  # sides of crops are multiples of it, as the rasterisers work in such tiles
+MIN_HALF_HEIGHT = 128  # pixels; views are not reduced below it
 WHOLE_EVERY = 8  # steps between whole images, which keep what lies beyond the crops clean
 
 
@@ -51,6 +52,10 @@ class SplatConfig:
     crop_margin: int = 16
     """Pixels around the silhouette that most steps look at; the rest is empty. -1 = whole images
     at every step."""
+
+    half_size_share: float = 0.5
+    """First share of the steps, which look at views of half the size: as good a start in less time.
+    Small views are not halved."""
 
     lr_means: float = 2e-3
     lr_quats: float = 1e-2
@@ -121,17 +126,20 @@ def fit_splats(
     density = density_control(config.densify, config.steps, config.max_splats, generator)
     colors = ViewColors(len(views), config.lr_color_affine, device) if config.color_affine else None
     adaptive = ViewWeights(len(views)) if config.adaptive_view_weights else None
-    crops = {view: crop_to_object(views[view], config.crop_margin) for view in used}
+    half = views.shrunk(max(MIN_HALF_HEIGHT, views.cameras.height // 2))
+    targets = FitTargets(half, config.crop_margin)
     order: list[int] = []
     with progress_bar() as bar:
         task = bar.add_task("Gaussian splats", total=config.steps, status="")
         for step in range(config.steps):
+            if step == round(config.half_size_share * config.steps):
+                targets = FitTargets(views, config.crop_margin)
             parameters.decay(config.final_lr ** (step / config.steps))
             if not order:
                 shuffled = torch.randperm(len(used), generator=generator, device=device).tolist()
                 order = [used[place] for place in shuffled]
             view = order.pop()
-            target = views[view] if step % WHOLE_EVERY == 0 else crops[view]
+            target = targets.of(view, whole=step % WHOLE_EVERY == 0)
             splats = parameters.splats()
             rendered = rasterize(
                 splats, target.cameras, backend=config.backend, antialiased=config.antialiased
@@ -142,8 +150,7 @@ def fit_splats(
             loss = loss_color(rgb, target.rgb, config.loss)
             loss_alpha = loss_pixels(rendered.alpha, target.alpha, config.loss)
             loss = loss + config.loss.lambda_alpha * loss_alpha
-            # A mean over the pixels of the whole image, beyond the crop 0.
-            loss = loss * (target.alpha.numel() / views.alpha[0].numel())
+            loss = loss * targets.share_of(target)
             status = f"loss {loss.item():.4f}, {len(parameters)} splats" if step % 20 == 0 else ""
             weight = weights[view]
             if adaptive is not None:
@@ -156,12 +163,36 @@ def fit_splats(
             if colors is not None:
                 colors.step()
             if density is not None:
-                size = (views.cameras.width, views.cameras.height)
-                density.after_step(parameters, FitStep(step, rendered, size))
+                density.after_step(parameters, FitStep(step, rendered, targets.size))
             if status:
                 bar.update(task, status=status)
             bar.advance(task)
     return parameters.splats().detach()
+
+
+class FitTargets:
+    """What the steps of a fit look at: whole views, or their parts around the object."""
+
+    def __init__(self, views: Views, crop_margin: int):
+        """Args:
+        views: V views.
+        crop_margin: of `crop_to_object`.
+        """
+        self.views, self.crop_margin = views, crop_margin
+        self.size = (views.cameras.width, views.cameras.height)
+        self._crops: dict[int, Views] = {}
+
+    def of(self, view: int, whole: bool) -> Views:
+        """One view, whole or cropped."""
+        if whole:
+            return self.views[view]
+        if view not in self._crops:
+            self._crops[view] = crop_to_object(self.views[view], self.crop_margin)
+        return self._crops[view]
+
+    def share_of(self, target: Views) -> float:
+        """Turns a mean over a crop's pixels into that over the whole image, beyond the crop 0."""
+        return target.alpha.numel() / self.views.alpha[0].numel()
 
 
 def render_between_views(
@@ -277,6 +308,8 @@ def _check(config: SplatConfig, num_views: int, view_weights: Tensor | None) -> 
     """Reject settings that have no meaning."""
     if not 0 <= config.sh_degree <= 3:
         raise InputError(f"sh_degree={config.sh_degree}: give 0, 1, 2 or 3")
+    if not 0 <= config.half_size_share <= 1:
+        raise InputError(f"half_size_share={config.half_size_share}: give a share from 0 to 1")
     if not 0 <= config.loss.trim_share < 1:
         raise InputError(f"trim_share={config.loss.trim_share}: give a share from 0 to below 1")
     if view_weights is not None and view_weights.shape != (num_views,):

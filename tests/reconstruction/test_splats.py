@@ -12,6 +12,7 @@ from hi3d.reconstruction.rasterization.render import rasterize
 from hi3d.reconstruction.splat_initialization import hull_points, initial_splats, mean_colors
 from hi3d.reconstruction.splat_losses import SplatLossConfig
 from hi3d.reconstruction.splats import (
+    FitTargets,
     SplatConfig,
     between_cameras,
     crop_to_object,
@@ -195,3 +196,16 @@ def test_torch_and_native_fits_agree(ball_views: BallViews) -> None:
     # Not the parameters: round Gaussians have no gradient by rotation, so theirs is rounding noise.
     images = [rasterize(splats, views.cameras).rgb for splats in (auto, twin)]
     torch.testing.assert_close(*images, rtol=0, atol=0.01)
+
+
+def test_targets_are_crops_that_count_as_parts_of_the_whole(ball_views):
+    views = ball_views(orbit_cameras(20, 64, 4))
+    targets = FitTargets(views, 2)
+    whole, crop = targets.of(1, whole=True), targets.of(1, whole=False)
+    assert whole.rgb.shape[-2:] == (64, 64)
+    assert crop.rgb.shape[-1] < 64
+    assert targets.share_of(whole) == 1
+    # The sum of alpha is the same, so the mean times the share is.
+    expected = whole.alpha.mean().item()
+    assert crop.alpha.mean().item() * targets.share_of(crop) == pytest.approx(expected, rel=1e-5)
+    assert targets.of(1, whole=False) is crop

@@ -1,7 +1,6 @@
 """Fitting a signed distance field with colours to views (paper, Section 4.4)."""
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +56,7 @@ def fit_neus(
     shown = shows_object(views).nonzero()[:, 0]
     if len(shown) < len(views):
         views, view_weights = views[shown], view_weights.to(shown.device)[shown]
-    views = shrunk(views, config.image_resolution)
+    views = views.shrunk(config.image_resolution)
     device = views.rgb.device
     generator = torch.Generator(device).manual_seed(seed)
     sampler = PixelSampler(views, view_weights)
@@ -190,19 +189,3 @@ def check_config(config: NeusConfig) -> None:
             raise InputError(f"lambda_{name}={ends}: give its first and last value, 0 or more")
     if min(config.steps, config.rays_per_step) < 1:
         raise InputError("steps and rays_per_step must be at least 1")
-
-
-def shrunk(views: Views, image_resolution: int) -> Views:
-    """The views averaged down to a height of `image_resolution`, or as they are if not larger."""
-    cameras = views.cameras
-    if cameras.height <= image_resolution:
-        return views
-    width = max(1, round(cameras.width * image_resolution / cameras.height))
-    size = (image_resolution, width)
-    area = nn.functional.interpolate
-    return replace(
-        views,
-        rgb=area(views.rgb, size=size, mode="area"),
-        alpha=area(views.alpha, size=size, mode="area"),
-        cameras=cameras.resized(width, image_resolution),
-    )
