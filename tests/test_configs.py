@@ -13,6 +13,7 @@ from hi3d.pipelines.loading import load_pipeline
 from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.refiner import RefinerPipeline
 from hi3d.pipelines.sampler import SamplerConfig, seeded_generator
+from hi3d.pipelines.views_to_mesh import ReconstructConfig
 from hi3d.rendering.orbit_config import OrbitRenderConfig
 from hi3d.training.experiment import load_experiment
 
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 SCHEMAS = {
     "generate.yaml": GenerateConfig,
+    "reconstruct_1024.yaml": ReconstructConfig,
     "render_orbits": OrbitRenderConfig,
     "degradation": DegradationConfig,
 }

@@ -43,7 +43,8 @@ class DataConfig:
     streaming: bool = False
     """Read shards from end to end, from disks or URLs: for collections larger than a disk cache."""
     shuffle_buffer: int = 64
-    """Orbits among which each worker of a stream shuffles, beside the order of the shards."""
+    """Orbits among which each worker of a stream shuffles, beside the order of the shards. Those of
+    remote shards wait in memory, not decoded."""
     drop_last: bool = True
     """Leave out the few orbits that do not fill a step on all processes, others in every epoch;
     false trains on a smaller last batch."""
@@ -64,12 +65,15 @@ class OptimConfig:
     """AdamW with warm-up, a schedule and an exponential moving average."""
 
     lr: float = 1e-5
+    """Peak learning rate."""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     weight_decay: float = 0.01
     warmup_steps: int = 0
+    """Optimiser steps over which the learning rate rises from 0."""
     schedule: str = "constant"
     """constant, or cosine to zero at `trainer.max_steps`."""
     grad_clip: float = 1.0
+    """Largest norm of the gradient; 0 does not clip."""
     ema_decay: float = 0.0
     """0 keeps no moving average."""
 
@@ -81,19 +85,26 @@ class TrainerConfig:
     output: str = MISSING
     """Folder of checkpoints, logs and of the exported `model/`."""
     max_steps: int = 80_000
+    """Optimiser steps."""
     max_minutes: float | None = None
     """Stop early after this wall-clock time."""
     devices: str = "auto"
+    """Lightning's: auto, a number, or a list such as 0,1."""
     num_nodes: int = 1
     strategy: str = "auto"
+    """Lightning's: auto, ddp, fsdp, deepspeed_stage_2, ..."""
     precision: str = "bf16-mixed"
+    """Lightning's: bf16-mixed, 16-mixed, 32-true, ..."""
     accumulate: int = 1
+    """Batches whose gradients make one optimiser step."""
     val_every: int = 1000
     """Optimiser steps between validations."""
     val_batches: int | None = None
     """Validate on the first batches only; None takes all."""
     checkpoint_every: int = 1000
+    """Optimiser steps between checkpoints."""
     log_every: int = 20
+    """Optimiser steps between lines of the log."""
     num_threads: int | None = None
     """CPU threads of torch; None leaves torch's default."""
 
@@ -110,6 +121,7 @@ class Experiment:
     """What every training has."""
 
     task: str = MISSING
+    """What is trained: a name from `EXPERIMENTS`."""
     seed: int = 0
     resume: str | None = None
     """`last`, or the path of a checkpoint."""
@@ -169,7 +181,9 @@ class ElevationConfig:
     """`ElevationEstimator`."""
 
     image_size: int = 64
+    """Pixels a side to which images are resized."""
     channels: list[int] = field(default_factory=lambda: [32, 64, 96, 128])
+    """Of the convolutions, each of which halves the image."""
 
 
 @dataclass
@@ -184,6 +198,7 @@ class DepthConfig:
     """`DPTForDepthEstimation` on a small ViT."""
 
     image_size: int = 64
+    """Pixels a side to which images are resized."""
     patch_size: int = 8
     hidden_size: int = 96
     num_layers: int = 4
