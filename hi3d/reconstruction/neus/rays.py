@@ -86,10 +86,10 @@ class PixelSampler:
         pixels = torch.cat([self.near_silhouette[near], anywhere]).sort().values
         view, pixel = pixels // self.num_pixels, pixels % self.num_pixels
         x, y = pixel % self.width + 0.5, pixel // self.width + 0.5
-        directions = (
-            self.pixel_to_world[view] @ torch.stack([x, y, torch.ones_like(x)], -1)[..., None]
-        )
-        directions = torch.nn.functional.normalize(directions[..., 0], dim=-1)
+        # Column by column: many small matrix products are slow.
+        columns = self.pixel_to_world[view].unbind(-1)
+        directions = columns[0] * x[:, None] + columns[1] * y[:, None] + columns[2]
+        directions = torch.nn.functional.normalize(directions, dim=-1)
         return Rays(
             self.origins[view].contiguous(),
             directions.contiguous(),
