@@ -29,7 +29,7 @@ class LossWeights:
 
 @dataclass
 class NeusConfig:
-    """Settings of `fit_neus`. The defaults take 27 CPU seconds on views of 256², on average."""
+    """Settings of `fit_neus`. The defaults take 31 CPU seconds on views of 256², on average."""
 
     field: FieldKind = FieldKind.grid
     """What is fitted. The settings from `rays_per_step` on, but for `lambda_mask` and those of
