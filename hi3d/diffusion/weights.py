@@ -52,13 +52,16 @@ def load_network(folder: str, name: str, dtype: torch.dtype = torch.float32) -> 
     Raises:
         InputError: missing, truncated or of another shape.
     """
-    if not Path(folder).is_dir() and (Path(folder).is_absolute() or str(folder).count("/") != 1):
+    path = Path(folder)
+    # A path whose parent is here is no repository: asking the hub for it would take half a minute.
+    is_path = path.is_absolute() or str(folder).count("/") != 1 or path.parent.is_dir()
+    if not path.is_dir() and is_path:
         raise InputError(f"no model folder at {folder}: check the path, or train it first")
     transformers.utils.logging.disable_progress_bar()  # the scripts show one of their own
-    is_local = Path(folder).is_dir()
+    is_local = path.is_dir()
     # Depth models are published alone: the repository, or the folder, is the network.
-    alone = name == "depth_estimator" and not (is_local and (Path(folder) / name).is_dir())
-    if is_local and not alone and not (Path(folder) / name).is_dir():
+    alone = name == "depth_estimator" and not (is_local and (path / name).is_dir())
+    if is_local and not alone and not (path / name).is_dir():
         raise InputError(f"model folder {folder} has no {name}/: it is incomplete, get it again")
     options = {} if name == "scheduler" else {"torch_dtype": dtype}
     try:

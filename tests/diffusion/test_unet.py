@@ -109,3 +109,10 @@ def test_damaged_model_folder_is_one_line(tiny_models, tmp_path, damage):
     with pytest.raises(InputError) as error:
         load_network(str(folder), "unet")
     assert "\n" not in str(error.value)
+
+
+def test_a_missing_folder_beside_others_is_no_repository_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    with pytest.raises(InputError, match="no model folder at outputs/vae"):
+        load_network("outputs/vae", "vae")
