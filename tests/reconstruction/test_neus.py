@@ -162,24 +162,25 @@ def test_fit_recovers_the_radius_of_a_ball(backend, ball_views):
 
 @needs_compiler
 def test_a_bowl_opens():
-    """The hull of a bowl has a lid; the images say that there is none."""
+    """The hull of a bowl has a lid; faint images say that there is none."""
     profile = [(0, -0.2), (0.3, -0.2), (0.42, 0.15), (0.36, 0.15), (0.26, -0.1), (0, -0.1)]
     bowl = trimesh.creation.revolve(profile, sections=48).subdivide_to_size(0.05)
     vertices = torch.tensor(bowl.vertices, dtype=torch.float32)
     angle = torch.atan2(vertices[:, 1], vertices[:, 0])
-    rgb = 0.5 + 0.3 * torch.stack(
+    rgb = 0.5 + 0.1 * torch.stack(
         [(3 * angle).sin(), (20 * vertices[:, 2]).sin(), (15 * vertices[:, 0]).cos()], dim=1
     )
     cameras = orbit_cameras(30.0, 48, 16)
     views = render_mesh(SurfaceMesh(vertices, torch.tensor(bowl.faces), rgb), cameras)
     config = replace(TINY, steps=400, resolution_starts=[0.0, 0.8])
-    field = fit_neus(views, config)
     heights = torch.linspace(-0.2, 0.15, 36)
     axis = torch.stack([0.05 + 0 * heights, 0 * heights, heights], dim=1)
-    hull_top = heights[hull_field(views, config).query(axis)[0] < 0].max()
-    top = heights[field.query(axis)[0] < 0].max()
-    assert hull_top > 0.05
-    assert top < -0.02
+
+    def top(field: GridField) -> float:
+        return heights[field.query(axis)[0] < 0].max().item()
+
+    assert top(hull_field(views, config)) > 0.05
+    assert top(fit_neus(views, config)) < -0.02
 
 
 def test_the_same_seed_gives_the_same_field(ball_views):

@@ -68,8 +68,8 @@ class NeusConfig:
     lambda_curvature: list[float] = dataclasses.field(default_factory=lambda: [0.003, 0.03])
     """First and last value. Between them it changes exponentially."""
     lambda_bending: list[float] = dataclasses.field(default_factory=lambda: [0.01, 0.003])
-    """Of curvature over three voxels to each side, first and last: it keeps textureless panels from
-    denting, and lids on cavities."""
+    """Of curvature over three voxels to each side, first and last: against dents in textureless
+    panels. Too much of it at first keeps cavities closed."""
     lambda_color_smoothness: list[float] = dataclasses.field(default_factory=lambda: [1.0, 0.003])
     """First and last. Where colours cannot vary much, the shape has to explain the images: cavities
     open up that a painted lid would hide."""
