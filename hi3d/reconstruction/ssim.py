@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ C1, C2 = 0.01**2, 0.03**2  # for images in [0, 1]
 def ssim(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean structural similarity of images, with zeros beyond the border.
 
+    Computed by C on the CPU where it compiles, else by `ssim_reference`.
+
     Args:
         predicted: [V, C, H, W] in [0, 1].
         target: [V, C, H, W] in [0, 1]. Gets no gradient.
@@ -24,6 +27,14 @@ def ssim(predicted: Tensor, target: Tensor) -> Tensor:
 
     Source: Wang et al. 2004, Equation 13, with an 11x11 Gaussian window.
     """
+    on_cpu = predicted.device.type == target.device.type == "cpu"
+    if on_cpu and predicted.dtype == target.dtype == torch.float32 and _library() is not None:
+        return _SsimNative.apply(predicted, target)
+    return ssim_reference(predicted, target)
+
+
+def ssim_reference(predicted: Tensor, target: Tensor) -> Tensor:
+    """The readable twin of `ssim`."""
     target = target.detach()
     mean_y, mean_yy = blur(torch.stack([target, target * target]))
     mean_x, mean_xx, mean_xy = blur(
@@ -37,18 +48,11 @@ def ssim(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def blur(images: Tensor) -> Tensor:
-    """Gaussian blur with zeros beyond the border; C on the CPU where it compiles, else torch.
+    """The Gaussian window's means, with zeros beyond the border.
 
     Args:
-        images: [..., H, W] float32.
+        images: [..., H, W] floating point.
     """
-    if images.device.type == "cpu" and images.dtype == torch.float32 and _library() is not None:
-        return _BlurNative.apply(images)
-    return blur_reference(images)
-
-
-def blur_reference(images: Tensor) -> Tensor:
-    """The readable twin of `blur`."""
     kernel = _kernel().to(images)
     planes = images.reshape(-1, 1, *images.shape[-2:])
     planes = torch.nn.functional.conv2d(planes, kernel.view(1, 1, -1, 1), padding=(RADIUS, 0))
@@ -64,36 +68,37 @@ def _kernel() -> Tensor:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    library = load_native("separable_blur")
+    library = load_native("ssim")
     if library is not None:
         address, size = ctypes.c_void_p, ctypes.c_int64
-        library.separable_blur.restype = None
-        library.separable_blur.argtypes = [
-            *[address] * 2, *[size] * 4, ctypes.c_int, *[address] * 2
-        ]  # fmt: skip
+        library.ssim.restype = ctypes.c_int
+        library.ssim.argtypes = [*[address] * 3, *[size] * 4, ctypes.c_int, *[address] * 3]
     return library
 
 
-class _BlurNative(torch.autograd.Function):
+class _SsimNative(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, images: Tensor) -> Tensor:
-        return _blur_native(images)
+    def forward(ctx: Any, predicted: Tensor, target: Tensor) -> Tensor:
+        library = _library()
+        assert library is not None
+        if predicted.shape != target.shape:
+            raise ValueError(f"images of {list(predicted.shape)} and {list(target.shape)}")
+        predicted, target = predicted.detach().contiguous(), target.detach().contiguous()
+        height, width = predicted.shape[-2:]
+        num_planes = predicted.numel() // (height * width)
+        gradients = torch.empty_like(predicted)
+        derivatives = torch.empty(3, *predicted.shape)
+        totals = torch.empty(num_planes, height, dtype=torch.float64)
+        failed = library.ssim(
+            pointer(predicted), pointer(target), pointer(_kernel()), RADIUS, num_planes, height,
+            width, num_threads(), pointer(derivatives), pointer(totals), pointer(gradients),
+        )  # fmt: skip
+        if failed:
+            raise MemoryError("no memory for a few rows of an image")
+        ctx.save_for_backward(gradients)
+        return (totals.sum() / predicted.numel()).float()
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
-        return _blur_native(grad)  # a symmetric kernel is its own adjoint
-
-
-def _blur_native(images: Tensor) -> Tensor:
-    library = _library()
-    assert library is not None
-    images = images.contiguous()
-    height, width = images.shape[-2:]
-    num_planes = images.numel() // (height * width)
-    blurred = torch.empty_like(images)
-    scratch = torch.zeros(num_planes, width + 2 * RADIUS)
-    library.separable_blur(
-        pointer(images), pointer(_kernel()), RADIUS, num_planes, height, width, num_threads(),
-        pointer(scratch), pointer(blurred),
-    )  # fmt: skip
-    return blurred
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (gradients,) = ctx.saved_tensors
+        return gradients * (grad / gradients.numel()), None

@@ -1,6 +1,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 import torch
@@ -8,14 +9,22 @@ from torch import Tensor
 
 from hi3d.cameras import Cameras, orbit_cameras, pinhole_intrinsics
 from hi3d.reconstruction.gaussian_splats import GaussianSplats
-from hi3d.reconstruction.rasterization.cpu import native_library
+from hi3d.reconstruction.rasterization.cpu import (
+    TILE_SIZE,
+    composite,
+    native_library,
+    tile_lists,
+)
+from hi3d.reconstruction.rasterization.cpu_projection import project_native
 from hi3d.reconstruction.rasterization.projection import evaluate_harmonics, project_splats
 from hi3d.reconstruction.rasterization.render import RenderedSplats, rasterize
+from hi3d.reconstruction.rasterization.tiles import bin_into_tiles
 from hi3d.reconstruction.rasterization.torch_reference import rasterize_reference
 
 needs_native = pytest.mark.skipif(
     native_library() is None, reason="the C rasteriser does not compile here"
 )
+Record = TypeVar("Record", GaussianSplats, Cameras, RenderedSplats)
 SH_0 = 0.5 / math.sqrt(math.pi)
 
 
@@ -55,6 +64,12 @@ def random_splats(num: int, scale: float, seed: int, sh_degree: int = 2) -> Gaus
 
 def with_gradients(splats: GaussianSplats) -> GaussianSplats:
     return GaussianSplats(**{n: t.clone().requires_grad_() for n, t in splats.tensors().items()})
+
+
+def cast(record: Record, dtype: torch.dtype) -> Record:
+    """A dataclass with its floating-point tensors of another type."""
+    tensors = {n: v.to(dtype) for n, v in vars(record).items() if isinstance(v, Tensor)}
+    return replace(record, **tensors)
 
 
 def random_loss(rendered: RenderedSplats) -> Tensor:
@@ -161,13 +176,14 @@ SCENES: dict[str, Callable[[], tuple[GaussianSplats, Cameras]]] = {
 def test_native_equals_reference(scene: str, antialiased: bool) -> None:
     splats, cameras = SCENES[scene]()
     results = []
-    for backend in ("torch", "native"):
-        leaves = with_gradients(splats)
+    # The oracle in float64: float32 alone is off by as much as the tolerance on needles.
+    for backend, dtype in (("torch", torch.float64), ("native", torch.float32)):
+        leaves = with_gradients(cast(splats, dtype))
         rendered = rasterize(
-            leaves, cameras, background=0.3, backend=backend, antialiased=antialiased
+            leaves, cast(cameras, dtype), background=0.3, backend=backend, antialiased=antialiased
         )
         random_loss(rendered).backward()
-        results.append((rendered, leaves))
+        results.append((cast(rendered, torch.float32), leaves))
     (expected, expected_leaves), (actual, actual_leaves) = results
     for name in ("rgb", "alpha", "depth"):
         torch.testing.assert_close(
@@ -179,6 +195,27 @@ def test_native_equals_reference(scene: str, antialiased: bool) -> None:
     for name, leaf in expected_leaves.tensors().items():
         difference = (leaf.grad - getattr(actual_leaves, name).grad).norm()
         assert difference <= 1e-4 * leaf.grad.norm() + 5e-6, name
+
+
+@needs_native
+@pytest.mark.parametrize("seed", range(8))
+def test_tiles_of_ellipses_are_enough(seed: int) -> None:
+    # Long and askew: the boxes reach many more tiles than the ellipses do.
+    stretch = 1.5 * torch.randn(200, 3, generator=torch.Generator().manual_seed(seed))
+    splats = random_splats(200, 0.02, seed)
+    splats = replace(splats, log_scales=splats.log_scales + stretch)
+    cameras = orbit_cameras(20, 97, 1)
+    one = project_native(splats.means, splats.quats, splats.scales, splats.opacities, cameras)
+    means2d, conics, depths = one.means2d[0], one.conics[0], one.depths[0]
+    opacities, radii, size = one.opacities[0], one.radii[0], (cameras.width, cameras.height)
+    features = torch.cat([splats.sh[:, 0], depths[:, None]], dim=1)
+    boxes = bin_into_tiles(means2d, radii, depths, *size, TILE_SIZE)
+    ellipses = tile_lists(means2d, conics, opacities, radii, depths, *size)
+    assert len(ellipses.splat_ids) < 0.95 * len(boxes.splat_ids)
+    projected = (means2d, conics, opacities, radii, features)
+    expected, actual = (composite(*projected, lists, *size) for lists in (boxes, ellipses))
+    assert actual[1].max() > 0.3
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
 @needs_native

@@ -12,6 +12,8 @@
 //   features  [N, 4]  red, green, blue, depth
 //   splat_ids [M]     Gaussians of all tiles, tile after tile, front to back in each
 //   offsets   [T + 1] the first entry of each tile in splat_ids
+//   slots     [M]     where each entry of splat_ids stands when the entries are ordered by Gaussian
+//   firsts    [N + 1] the first of those places of each Gaussian
 //   image     [4, H, W], transmittance [H, W], last [H, W]
 //
 // As in the reference implementation of 3DGS, alpha is capped at 0.999, contributions with alpha
@@ -92,6 +94,109 @@ static inline vec power_at(const Splat *s, vec dx, float dy) {
   return select(power > MAX_POWER, zero + MAX_POWER, select(power < 0.0f, zero, power));
 }
 
+// Number of entries that the boxes of the Gaussians could need, and the first of each. rooms: [N + 1]
+int64_t splat_rooms(const float *means2d, const float *radii, int64_t num_splats, int64_t width,
+                    int64_t height, int64_t *rooms) {
+  const double tiles_x = (double)((width + TILE - 1) / TILE);
+  const double tiles_y = (double)((height + TILE - 1) / TILE);
+  rooms[0] = 0;
+  for (int64_t n = 0; n < num_splats; n++) {
+    const double rx = radii[2 * n], ry = radii[2 * n + 1];
+    // With the slack of splat_lists.
+    const double columns = (2 * rx + 0.1) / TILE + 2, rows = (2 * ry + 0.1) / TILE + 2;
+    const double room = (columns < tiles_x ? columns : tiles_x) * (rows < tiles_y ? rows : tiles_y);
+    rooms[n + 1] = rooms[n] + (rx > 0 && ry > 0 ? (int64_t)room : 0);
+  }
+  return rooms[num_splats];
+}
+
+static inline double clamp(double value, double low, double high) {
+  return value < low ? low : (value > high ? high : value);
+}
+
+// The ellipse on which a Gaussian's alpha is 1/255, around its centre.
+typedef struct {
+  double a, b, c, level; // a dx^2 + 2 b dx dy + c dy^2 = level
+  double rx, ry;         // half sizes of its box
+} Ellipse;
+
+static Ellipse load_ellipse(const float *conic, float opacity, const float *radii) {
+  // Slack against rounding: here, and of the exponents in float32.
+  Ellipse e = {conic[0], conic[1], conic[2], 0, radii[0] + 0.01, radii[1] + 0.01};
+  const double size = e.a * e.rx * e.rx + 2 * fabs(e.b) * e.rx * e.ry + e.c * e.ry * e.ry;
+  e.level = 2 * log(opacity / MIN_ALPHA) + 1e-3 + 1e-6 * size;
+  return e;
+}
+
+// The largest dx of the ellipse (for side 1) or minus the smallest (-1) where dy is in [low, high].
+static double reach(const Ellipse *e, double low, double high, double side) {
+  const double dy = clamp(-side * e->b / e->c * e->rx, low, high); // where the ellipse is widest
+  const double square = e->b * dy * e->b * dy - e->a * (e->c * dy * dy - e->level);
+  const double dx = (sqrt(square > 0 ? square : 0) - side * e->b * dy) / e->a;
+  return dx < e->rx ? dx : e->rx;
+}
+
+// Lists the tiles that each Gaussian reaches with alpha >= 1/255.
+//
+//   order      [N]      Gaussians front to back
+//   rooms      [N + 1]  of splat_rooms
+//   tiles      [rooms]  scratch
+//   splat_ids, slots [rooms], offsets [T + 1], firsts [N + 1]: results, of which M entries are used
+//
+// Returns M.
+int64_t splat_lists(const float *means2d, const float *conics, const float *opacities,
+                    const float *radii, const int64_t *order, int64_t num_splats, int64_t width,
+                    int64_t height, int num_threads, const int64_t *rooms, int64_t *tiles,
+                    int64_t *splat_ids, int64_t *slots, int64_t *offsets, int64_t *firsts) {
+  const int64_t tiles_x = (width + TILE - 1) / TILE, tiles_y = (height + TILE - 1) / TILE;
+  const int64_t num_tiles = tiles_x * tiles_y;
+#pragma omp parallel for schedule(static) num_threads(num_threads)
+  for (int64_t n = 0; n < num_splats; n++) {
+    int64_t count = 0;
+    if (rooms[n + 1] > rooms[n]) {
+      const Ellipse e = load_ellipse(conics + 3 * n, opacities[n], radii + 2 * n);
+      // Relative to the first pixel's centre.
+      const double x = means2d[2 * n] - 0.5, y = means2d[2 * n + 1] - 0.5;
+      const int64_t top = (int64_t)clamp(floor((y - e.ry) / TILE), 0, tiles_y);
+      const int64_t bottom = (int64_t)clamp(floor((y + e.ry) / TILE), -1, tiles_y - 1);
+      for (int64_t row = top; row <= bottom; row++) {
+        const double low = clamp(row * TILE - y, -e.ry, e.ry);
+        const double high = clamp(row * TILE + TILE - 1 - y, -e.ry, e.ry);
+        const double first = floor((x - reach(&e, low, high, -1) - 0.01) / TILE);
+        const double last = floor((x + reach(&e, low, high, 1) + 0.01) / TILE);
+        const int64_t right = (int64_t)clamp(last, -1, tiles_x - 1);
+        for (int64_t column = (int64_t)clamp(first, 0, tiles_x); column <= right; column++)
+          tiles[rooms[n] + count++] = row * tiles_x + column;
+      }
+    }
+    firsts[n + 1] = count;
+  }
+  memset(offsets, 0, (num_tiles + 1) * sizeof(int64_t));
+  firsts[0] = 0;
+  for (int64_t n = 0; n < num_splats; n++) {
+    for (int64_t j = 0; j < firsts[n + 1]; j++)
+      offsets[tiles[rooms[n] + j]]++;
+    firsts[n + 1] += firsts[n];
+  }
+  for (int64_t tile = 0, sum = 0; tile <= num_tiles; tile++) {
+    const int64_t count = offsets[tile];
+    offsets[tile] = sum; // moves on to the tile's end below
+    sum += count;
+  }
+  for (int64_t i = 0; i < num_splats; i++) {
+    const int64_t n = order[i];
+    for (int64_t j = 0; j < firsts[n + 1] - firsts[n]; j++) {
+      const int64_t place = offsets[tiles[rooms[n] + j]]++;
+      splat_ids[place] = n;
+      slots[place] = firsts[n] + j;
+    }
+  }
+  for (int64_t tile = num_tiles; tile > 0; tile--)
+    offsets[tile] = offsets[tile - 1];
+  offsets[0] = 0;
+  return firsts[num_splats];
+}
+
 void splat_forward(const float *means2d, const float *conics, const float *opacities,
                    const float *radii, const float *features, const int64_t *splat_ids,
                    const int64_t *offsets, int64_t width, int64_t height, int num_threads,
@@ -154,8 +259,6 @@ void splat_forward(const float *means2d, const float *conics, const float *opaci
 
 // Gradients for every Gaussian, from those of `image` and of alpha = 1 - transmittance.
 //
-//   slots   [M]      where each entry of splat_ids stands when the entries are ordered by Gaussian
-//   firsts  [N + 1]  the first of those places of each Gaussian
 //   scratch [M, 10]  room for one gradient per entry; adding them up afterwards, Gaussian by
 //                    Gaussian, needs no atomics and gives the same sum with any number of threads
 //   grads   [N, 10]  means2d x y, conic xx xy yy, opacity, features 4

@@ -9,6 +9,7 @@ from torch import Tensor
 from hi3d.cameras import Cameras
 from hi3d.reconstruction.gaussian_splats import GaussianSplats
 from hi3d.reconstruction.rasterization.cpu import native_library, rasterize_native
+from hi3d.reconstruction.rasterization.cpu_projection import project_native
 from hi3d.reconstruction.rasterization.cuda import rasterize_gsplat
 from hi3d.reconstruction.rasterization.projection import (
     evaluate_harmonics,
@@ -84,7 +85,8 @@ def rasterize(
         radii = radii * usable[:, None]
         return RenderedSplats(rgb + (1 - alpha) * background, alpha, depth, means2d, radii)
 
-    projected = project_splats(
+    project = project_native if backend == "native" else project_splats
+    projected = project(
         splats.means, splats.quats, splats.scales, splats.opacities, cameras, antialiased
     )
     if splats.sh_degree == 0:  # the same from everywhere
