@@ -10,6 +10,8 @@ from torch.nn.functional import grid_sample, normalize
 from hi3d.reconstruction.ray_casting import RayCaster
 from hi3d.surface_mesh import SurfaceMesh
 
+MAX_PIECE_FACES = 3000
+
 
 @dataclass(frozen=True)
 class Texels:
@@ -32,6 +34,8 @@ class Texels:
 def unwrap(mesh: SurfaceMesh, resolution: int, padding: int) -> tuple[Tensor, Tensor, Tensor]:
     """Cut a mesh into charts and pack them into the unit square.
 
+    xatlas takes much more than twice the time for a mesh twice as large, so it is given pieces.
+
     Args:
         mesh: F triangles.
         resolution: of the texture the charts are packed for, in texels.
@@ -44,20 +48,53 @@ def unwrap(mesh: SurfaceMesh, resolution: int, padding: int) -> tuple[Tensor, Te
     """
     import xatlas
 
-    atlas = xatlas.Atlas()
-    atlas.add_mesh(
-        mesh.vertices.detach().cpu().float().numpy(), mesh.faces.cpu().numpy().astype(np.uint32)
-    )
+    all_faces = mesh.faces.cpu().numpy()
+    positions = mesh.vertices.detach().cpu().float().numpy()
+    atlas, pieces, piece_vertices = xatlas.Atlas(), [], []
+    for piece in split_by_position(positions[all_faces].mean(1), MAX_PIECE_FACES):
+        used, local_faces = np.unique(all_faces[piece], return_inverse=True)
+        atlas.add_mesh(positions[used], local_faces.reshape(-1, 3).astype(np.uint32))
+        pieces.append(piece)
+        piece_vertices.append(used)
     packing = xatlas.PackOptions()
     packing.resolution = resolution
     packing.padding = padding
     atlas.generate(xatlas.ChartOptions(), packing)
-    source, faces, uvs = atlas.get_mesh(0)
+    sources, all_uvs, count = [], [], 0
+    faces = np.empty_like(all_faces, dtype=np.int64)
+    for number, (piece, used) in enumerate(zip(pieces, piece_vertices, strict=True)):
+        source, local_faces, uvs = atlas.get_mesh(number)
+        faces[piece] = local_faces.astype(np.int64) + count
+        sources.append(used[source])
+        all_uvs.append(uvs)
+        count += len(source)
     return (
-        torch.from_numpy(source.astype(np.int64)),
-        torch.from_numpy(faces.astype(np.int64)),
-        torch.from_numpy(uvs.copy()).clamp(0, 1),
+        torch.from_numpy(np.concatenate(sources).astype(np.int64)),
+        torch.from_numpy(faces),
+        torch.from_numpy(np.concatenate(all_uvs)).clamp(0, 1),
     )
+
+
+def split_by_position(points: np.ndarray, max_size: int) -> list[np.ndarray]:
+    """Halve a set of points across its longest side, and the halves, until they are small.
+
+    Args:
+        points: [N, 3], N >= 1.
+        max_size: of a part.
+
+    Returns:
+        Indices of the points of each part, in rising order; each point is in one part.
+    """
+    parts, waiting = [], [np.arange(len(points))]
+    while waiting:
+        part = waiting.pop()
+        if len(part) <= max_size:
+            parts.append(np.sort(part))
+            continue
+        axis = np.ptp(points[part], axis=0).argmax()
+        order = part[np.argsort(points[part, axis], kind="stable")]
+        waiting += [order[len(order) // 2 :], order[: len(order) // 2]]
+    return parts
 
 
 def sample_texture(texture: Tensor, uvs: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ from hi3d.reconstruction.neus.fields import GridField
 from hi3d.reconstruction.unseen_side import flatten_unseen_side
 from hi3d.surface_mesh import SurfaceMesh
 
-DECIMATION_TRIES = 4
-AGGRESSIVENESS = (7, 5, 3)  # of fast_simplification: its default, and two more careful ones
+FAST_FACES = 4
+"""So many times the target's faces are left to the careful decimation."""
+AGGRESSIVENESS = 3  # of fast_simplification: more careful than its default of 7
 TAUBIN_PASS_BAND = (0.5, 0.53)  # lambda and mu of Taubin 1995: shrink, then inflate slightly more
 
 
@@ -87,45 +88,41 @@ def without_floaters(mesh: trimesh.Trimesh, min_share: float) -> trimesh.Trimesh
 def decimated(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh:
     """Quadric decimation that keeps a closed mesh closed.
 
-    The fast collapse may fold faces onto each other, which cancel, or make sheets touch along an
-    edge, which leaves the surface open. Then it takes the mesh only part of the way, and collapses
-    that check each edge's surroundings (libigl) the rest. If nothing closed comes out, the target
-    is doubled, and so on; at last the mesh is returned as it came.
+    The fast collapse takes a large mesh most of the way, and collapses that check each edge's
+    surroundings (libigl) the rest. If that opens the surface, the latter do it all; at last the
+    closest that came out closed is returned.
 
     Args:
         mesh: closed.
-        target_faces: upper bound for the result.
+        target_faces: upper bound for the result, unless it would open the surface.
     """
-    closed = mesh
-    for attempt in range(DECIMATION_TRIES):
-        target = target_faces * 2**attempt
-        if target >= len(mesh.faces):
-            break
-        simple = collapsed_fast(mesh, target)
+    if len(mesh.faces) <= target_faces:
+        return mesh
+    starts = [mesh]
+    if len(mesh.faces) > FAST_FACES * target_faces:
+        simple = collapsed_fast(mesh, FAST_FACES * target_faces)
+        starts = [mesh] if simple is None else [simple, mesh]
+    for start in starts:
+        simple = collapsed_carefully(start, target_faces)
         if simple is not None:
-            closed = simple
-            break
-    if len(closed.faces) > target_faces:
-        closed = collapsed_carefully(closed, target_faces) or closed
-    return closed
+            return simple
+    return starts[0]
 
 
 def collapsed_fast(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh | None:
-    """What fast_simplification makes of a mesh, or None if it is not closed."""
+    """What fast_simplification makes of a mesh, or None if it is not closed.
+
+    It may fold faces onto each other, which cancel, or make sheets touch along an edge.
+    """
     import fast_simplification
 
-    for aggressiveness in AGGRESSIVENESS:
-        vertices, faces = fast_simplification.simplify(
-            np.asarray(mesh.vertices, dtype=np.float32),
-            np.asarray(mesh.faces, dtype=np.int32),
-            target_count=target_faces,
-            agg=aggressiveness,
-        )
-        simple = trimesh.Trimesh(vertices, without_folds(faces), process=False)
-        simple.remove_unreferenced_vertices()
-        if len(simple.faces) <= target_faces and simple.is_watertight and simple.volume > 0:
-            return simple
-    return None
+    vertices, faces = fast_simplification.simplify(
+        np.asarray(mesh.vertices, dtype=np.float32),
+        np.asarray(mesh.faces, dtype=np.int32),
+        target_count=target_faces,
+        agg=AGGRESSIVENESS,
+    )
+    return closed_mesh(vertices, without_folds(faces))
 
 
 def collapsed_carefully(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh | None:
@@ -137,9 +134,14 @@ def collapsed_carefully(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Tri
         np.asfortranarray(mesh.faces, dtype=np.int32),
         target_faces,
     )
-    simple = trimesh.Trimesh(vertices, faces, process=False)
-    simple.remove_unreferenced_vertices()
-    return simple if simple.is_watertight and simple.volume > 0 else None
+    return closed_mesh(vertices, faces)
+
+
+def closed_mesh(vertices: np.ndarray, faces: np.ndarray) -> trimesh.Trimesh | None:
+    """A mesh without unused vertices, or None if it does not enclose a volume."""
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    mesh.remove_unreferenced_vertices()
+    return mesh if mesh.is_watertight and mesh.volume > 0 else None
 
 
 def without_folds(faces: np.ndarray) -> np.ndarray:

@@ -232,7 +232,7 @@ def _fill_unseen(
     middles = torch.zeros(len(size), 6).index_add_(0, group, points(unseen)) / size
     num_neighbours = min(num_neighbours, len(known))
     distance, neighbour = cKDTree(points(known).numpy()).query(
-        middles.numpy(), k=range(1, num_neighbours + 1)
+        middles.numpy(), k=range(1, num_neighbours + 1), workers=torch.get_num_threads()
     )
     weight = 1 / (torch.from_numpy(distance).float() ** 2 + 1e-8)
     weight = weight / weight.sum(-1, keepdim=True)

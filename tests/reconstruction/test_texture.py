@@ -4,6 +4,7 @@ import trimesh
 
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.errors import InputError
+from hi3d.reconstruction import atlas
 from hi3d.reconstruction.atlas import sample_texture, unwrap
 from hi3d.reconstruction.mesh_io import is_closed
 from hi3d.reconstruction.ray_casting import RayCaster
@@ -119,7 +120,9 @@ def test_hidden_surface_takes_no_colour_from_the_one_in_front():
     assert mixed.float().mean() < 0.06
 
 
-def test_unwrap_keeps_faces_and_does_not_overlap(sphere):
+@pytest.mark.parametrize("max_piece_faces", [100, 10**6])
+def test_unwrap_keeps_faces_and_does_not_overlap(max_piece_faces, sphere, monkeypatch):
+    monkeypatch.setattr(atlas, "MAX_PIECE_FACES", max_piece_faces)
     source, faces, uvs = unwrap(sphere, 128, 2)
     assert torch.equal(source[faces], sphere.faces)
     assert uvs.min() >= 0

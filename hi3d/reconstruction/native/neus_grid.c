@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -170,7 +171,7 @@ static float backward(Sample *samples, int64_t count, float inv_s, const float *
     return grad_inv_s;
 }
 
-// Adds the gradients of loss_color + lambda_mask * loss_mask. The gradient arrays hold one copy per
+// Writes the gradients of loss_color + lambda_mask * loss_mask. The gradient arrays hold one copy per
 // thread. sums: [num_threads, RENDER_SUMS], zeroed. Returns 0, or 1 if memory ran out.
 int neus_render(const float *sdf, const float *rgb_logits, int64_t num_active,
                 const int32_t *vertex_index, const uint8_t *cell_active, int64_t resolution,
@@ -188,6 +189,12 @@ int neus_render(const float *sdf, const float *rgb_logits, int64_t num_active,
         float *thread_sdf = grad_sdf + thread * num_active;
         float *thread_rgb = grad_rgb_logits + 3 * thread * num_active;
         double *thread_sums = sums + RENDER_SUMS * thread;
+#pragma omp for schedule(static)
+        for (int copy = 0; copy < num_threads; copy++) {
+            memset(grad_sdf + copy * num_active, 0, (size_t)num_active * sizeof(float));
+            memset(grad_rgb_logits + 3 * copy * num_active, 0,
+                   (size_t)num_active * 3 * sizeof(float));
+        }
         Sample *samples = malloc((size_t)max_samples * sizeof(Sample));
         if (!samples) {
 #pragma omp atomic write
@@ -250,8 +257,15 @@ static int far_rows(const int32_t *vertex_index, int64_t resolution, int64_t ver
     return 1;
 }
 
-// Adds the gradients of the four regularisers at `vertices`, flat indices of interior vertices.
-// sums: [num_threads, REGULARIZER_SUMS], zeroed.
+// Adds the further threads' copies of an array to the first, within a parallel region.
+static void add_copies(float *copies, int64_t size, int num_threads) {
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < size; i++)
+        for (int copy = 1; copy < num_threads; copy++) copies[i] += copies[copy * size + i];
+}
+
+// Adds the gradients of the four regularisers at `vertices`, flat indices of interior vertices, and
+// then adds up the threads' copies into the first. sums: [num_threads, REGULARIZER_SUMS], zeroed.
 void neus_regularize(const float *sdf, const float *rgb_logits, int64_t num_active,
                      const int32_t *vertex_index, int64_t resolution, float voxel_size,
                      const int64_t *vertices, int64_t num_vertices, float lambda_eikonal,
@@ -310,5 +324,7 @@ void neus_regularize(const float *sdf, const float *rgb_logits, int64_t num_acti
                 thread_rgb[3 * center + c] -= slope;
             }
         }
+        add_copies(grad_sdf, num_active, num_threads);
+        add_copies(grad_rgb_logits, 3 * num_active, num_threads);
     }
 }

@@ -47,8 +47,8 @@ class _FusedObjective(torch.autograd.Function):
         weights: LossWeights,
     ) -> tuple[Tensor, ...]:
         threads = num_threads()
-        grad_sdf = torch.zeros(threads, len(sdf))
-        grad_rgb_logits = torch.zeros(threads, len(sdf), 3)
+        grad_sdf = torch.empty(threads, len(sdf))
+        grad_rgb_logits = torch.empty(threads, len(sdf), 3)
         render_sums = torch.zeros(threads, 4, dtype=torch.float64)
         regularizer_sums = torch.zeros(threads, 4, dtype=torch.float64)
         rays, R = samples.rays, grid.resolution
@@ -94,21 +94,17 @@ class _FusedObjective(torch.autograd.Function):
         losses = [color, mask, *regularizer_sums.sum(0).float().unbind()]
         lambdas = torch.tensor([1.0, *dataclasses.astuple(weights)])
         objective = (torch.stack(losses) * lambdas).sum()
-        ctx.save_for_backward(_sum_of(grad_sdf), _sum_of(grad_rgb_logits), grad_inv_s)
+        # Not `save_for_backward`: nothing else may hold them if autograd is to take them uncopied.
+        ctx.gradients = [grad_sdf[0], grad_rgb_logits[0], grad_inv_s]
         ctx.mark_non_differentiable(*losses)
         return objective, *losses
 
     @staticmethod
     def backward(ctx: Any, grad_objective: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = (grad_objective * gradient for gradient in ctx.saved_tensors)
+        gradients, ctx.gradients = ctx.gradients, None
+        if grad_objective.item() != 1:
+            gradients = [grad_objective * gradient for gradient in gradients]
         return *gradients, None, None, None, None
-
-
-def _sum_of(parts: Tensor) -> Tensor:
-    """The sum over the threads, kept in the first part. [threads, ...] -> [...]"""
-    for part in parts[1:]:
-        parts[0] += part
-    return parts[0]
 
 
 def _kernel() -> ctypes.CDLL:
