@@ -13,6 +13,7 @@ from hi3d.diffusion.conditioning import ElevationEstimator
 from hi3d.diffusion.orbit_predictor import OrbitPredictor
 from hi3d.diffusion.unet import UNetConfig, build_unet, stage1_in_channels, stage2_in_channels
 from hi3d.diffusion.weights import write_model_index
+from hi3d.lpips import LpipsNetwork, feature_layers
 from hi3d.training.experiment import DepthConfig
 from hi3d.training.small_networks import build_depth_estimator
 from hi3d.training.stage1 import build_scheduler
@@ -45,6 +46,25 @@ def sphere_views(cameras: Cameras, radius: float = 0.4) -> tuple[Views, torch.Te
 def sphere_views_fixture() -> Callable[..., tuple[Views, torch.Tensor]]:
     """`sphere_views`"""
     return sphere_views
+
+
+def random_lpips_backbone(network: LpipsNetwork, path: Path) -> torch.nn.Sequential:
+    """Write a file like torchvision's, with random weights; returns its layers."""
+    layers = feature_layers(network)
+    generator = torch.Generator().manual_seed(3)
+    for parameter in layers.parameters():
+        size = parameter[0].numel() if parameter.ndim > 1 else 100
+        with torch.no_grad():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (2 / size) ** 0.5)
+    state = {f"features.{name}": value for name, value in layers.state_dict().items()}
+    torch.save({**state, "classifier.1.weight": torch.zeros(2, 2)}, path)
+    return layers
+
+
+@pytest.fixture(scope="session", name="random_lpips_backbone")
+def random_lpips_backbone_fixture() -> Callable[[LpipsNetwork, Path], torch.nn.Sequential]:
+    """`random_lpips_backbone`"""
+    return random_lpips_backbone
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BASE = {"errors", "files", "progress", "run_report", "config", "command_line"}
 LAYERS = [
-    {"cameras"},
+    {"cameras", "lpips"},
     {"views", "surface_mesh"},
     {"diffusion"},
     {"reconstruction", "rendering", "data"},

@@ -1,11 +1,12 @@
 """What a fit of Gaussians minimises, also where the views do not quite agree."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from hi3d.lpips import Lpips, LpipsConfig
 from hi3d.reconstruction.gaussian_splats import GaussianSplats
 from hi3d.reconstruction.ssim import ssim
 
@@ -26,6 +27,9 @@ class SplatLossConfig:
     """Weight of 1 - SSIM against the pixel loss (3DGS)."""
     lambda_alpha: float = 0.5
     """Weight of the pixel loss of alpha."""
+    lambda_lpips: float = 0.0
+    """Weight of LPIPS (Zhang et al. 2018), besides the others; 0 does without its network."""
+    lpips: LpipsConfig = field(default_factory=LpipsConfig)
     lambda_opacity: float = 0.0
     """Weight of the mean opacity (3DGS-MCMC takes 0.01)."""
     lambda_scale: float = 0.0
@@ -54,18 +58,24 @@ def loss_pixels(predicted: Tensor, target: Tensor, config: SplatLossConfig) -> T
     return difference.mean()
 
 
-def loss_color(predicted: Tensor, target: Tensor, config: SplatLossConfig) -> Tensor:
-    """(1 - lambda) pixel loss + lambda (1 - SSIM) of images (Kerbl et al. [23], Eq. 7).
+def loss_color(
+    predicted: Tensor, target: Tensor, config: SplatLossConfig, lpips: Lpips | None = None
+) -> Tensor:
+    """(1 - lambda) pixel loss + lambda (1 - SSIM) of images (Kerbl et al. [23], Eq. 7) + LPIPS.
 
     Args:
         predicted: [V, 3, H, W]
         target: [V, 3, H, W] in [0, 1].
         config: weights.
+        lpips: where its weight is not 0.
     """
-    pixels = loss_pixels(predicted, target, config)
-    if config.lambda_ssim == 0:
-        return pixels
-    return (1 - config.lambda_ssim) * pixels + config.lambda_ssim * (1 - ssim(predicted, target))
+    loss = loss_pixels(predicted, target, config)
+    if config.lambda_ssim > 0:
+        structure = 1 - ssim(predicted, target)
+        loss = (1 - config.lambda_ssim) * loss + config.lambda_ssim * structure
+    if lpips is not None:
+        loss = loss + config.lambda_lpips * lpips(predicted, target).mean()
+    return loss
 
 
 def loss_size(splats: GaussianSplats, config: SplatLossConfig) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hi3d.cameras import Cameras, between_views, concatenate_cameras, look_at_origin
 from hi3d.errors import InputError
+from hi3d.lpips import Lpips
 from hi3d.progress import progress_bar
 from hi3d.reconstruction.densification import DensifyConfig
 from hi3d.reconstruction.density_control import FitStep, density_control
@@ -101,7 +102,8 @@ def fit_splats(
         Detached splats.
 
     Raises:
-        InputError: the views show no object, or a setting is out of its range.
+        InputError: the views show no object, a setting is out of its range, or LPIPS is asked for
+            and its weights are not to be had.
     """
     config = config or SplatConfig()
     _check(config, len(views), view_weights)
@@ -126,6 +128,7 @@ def fit_splats(
     density = density_control(config.densify, config.steps, config.max_splats, generator)
     colors = ViewColors(len(views), config.lr_color_affine, device) if config.color_affine else None
     adaptive = ViewWeights(len(views)) if config.adaptive_view_weights else None
+    lpips = Lpips(config.loss.lpips).to(device) if config.loss.lambda_lpips > 0 else None
     half = views.shrunk(max(MIN_HALF_HEIGHT, views.cameras.height // 2))
     targets = FitTargets(half, config.crop_margin)
     order: list[int] = []
@@ -147,7 +150,7 @@ def fit_splats(
             rgb = rendered.rgb
             if colors is not None:
                 rgb = colors.apply(view, rgb, rendered.alpha)
-            loss = loss_color(rgb, target.rgb, config.loss)
+            loss = loss_color(rgb, target.rgb, config.loss, lpips)
             loss_alpha = loss_pixels(rendered.alpha, target.alpha, config.loss)
             loss = loss + config.loss.lambda_alpha * loss_alpha
             loss = loss * targets.share_of(target)

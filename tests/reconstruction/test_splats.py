@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,10 +8,11 @@ from torch import Tensor
 
 from hi3d.cameras import Cameras, between_views, orbit_cameras
 from hi3d.errors import InputError
+from hi3d.lpips import Lpips, LpipsConfig, LpipsNetwork
 from hi3d.reconstruction.densification import DensifyConfig
 from hi3d.reconstruction.rasterization.render import rasterize
 from hi3d.reconstruction.splat_initialization import hull_points, initial_splats, mean_colors
-from hi3d.reconstruction.splat_losses import SplatLossConfig
+from hi3d.reconstruction.splat_losses import SplatLossConfig, loss_color
 from hi3d.reconstruction.splats import (
     FitTargets,
     SplatConfig,
@@ -102,6 +104,28 @@ def test_robust_options_run_together(ball_views: BallViews) -> None:
     )  # fmt: skip
     splats = fit_splats(views, config)
     assert all(torch.isfinite(tensor).all() for tensor in splats.tensors().values())
+
+
+def test_lpips_is_added_to_the_loss(
+    ball_views: BallViews, random_lpips_backbone: Callable[..., object], tmp_path: Path
+) -> None:
+    random_lpips_backbone(LpipsNetwork.alex, tmp_path / "alex.pth")
+    network = LpipsConfig(LpipsNetwork.alex, str(tmp_path / "alex.pth"))
+    with_lpips = SplatLossConfig(lambda_lpips=0.5, lpips=network)
+    views, lpips = ball_views(orbit_cameras(20, 40, 4), 4), Lpips(network)
+    other_rgb = views.rgb.flip(1)  # blue for red
+    distance = lpips(views.rgb, other_rgb).mean()
+    plain = loss_color(views.rgb, other_rgb, SplatLossConfig())
+    total = loss_color(views.rgb, other_rgb, with_lpips, lpips)
+    assert distance > 1e-3
+    assert total.item() == pytest.approx(plain.item() + 0.5 * distance.item(), rel=1e-5)
+
+    fits = [
+        fit_splats(views, SplatConfig(steps=6, num_initial=50, hull_resolution=12, loss=loss))
+        for loss in (SplatLossConfig(), with_lpips)
+    ]
+    assert torch.isfinite(fits[1].means).all()
+    assert not torch.equal(fits[0].means, fits[1].means)
 
 
 def test_crop_shows_the_same_pixels(ball_views: BallViews) -> None:
