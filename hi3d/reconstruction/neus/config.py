@@ -34,7 +34,7 @@ class NeusConfig:
     field: FieldKind = FieldKind.grid
     """What is fitted. The settings from `rays_per_step` on, but for `lambda_mask` and those of
     `inv_s`, are the grid's; the networks have theirs in `network` and need thousands of steps."""
-    steps: int = 1500
+    steps: int = 2200
     rays_per_step: int = 4096
     image_resolution: int = 256
     """Larger images are averaged down to this height: finer pixels than voxels only add noise."""

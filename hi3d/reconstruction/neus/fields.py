@@ -244,10 +244,22 @@ def surface_cells(sdf: Tensor, dilation: int) -> Tensor:
     Returns:
         [R-1, R-1, R-1] bool.
     """
-    negative = (sdf < 0).float()[None, None]
-    some = nn.functional.max_pool3d(negative, 2, stride=1)
-    every = -nn.functional.max_pool3d(-negative, 2, stride=1)
-    crossed = some - every
-    for _ in range(dilation):  # repeated 3^3 windows cost less than one large window
-        crossed = nn.functional.max_pool3d(crossed, 3, stride=1, padding=1)
-    return crossed[0, 0] > 0
+    negative = sdf < 0
+    some = every = negative
+    for axis in range(3):  # over the eight corners of each cell
+        length = sdf.shape[axis] - 1
+        some = some.narrow(axis, 0, length) | some.narrow(axis, 1, length)
+        every = every.narrow(axis, 0, length) & every.narrow(axis, 1, length)
+    return dilated(some & ~every, dilation)
+
+
+def dilated(cells: Tensor, steps: int) -> Tensor:
+    """Cells with their neighbours, diagonal ones too, up to `steps` cells away. [D, H, W] bool"""
+    for axis in range(3):
+        for _ in range(steps):
+            grown = cells.clone()
+            length = cells.shape[axis] - 1
+            grown.narrow(axis, 0, length).logical_or_(cells.narrow(axis, 1, length))
+            grown.narrow(axis, 1, length).logical_or_(cells.narrow(axis, 0, length))
+            cells = grown
+    return cells

@@ -46,17 +46,17 @@ class _FusedObjective(torch.autograd.Function):
         step: float,
         weights: LossWeights,
     ) -> tuple[Tensor, ...]:
-        threads = num_threads()
-        grad_sdf = torch.empty(threads, len(sdf))
-        grad_rgb_logits = torch.empty(threads, len(sdf), 3)
+        threads, num = num_threads(), len(sdf)
+        grad_sdf, grad_rgb_logits = torch.empty(num), torch.empty(num, 3)
+        values, grads = torch.empty(num, 4), torch.empty(threads, num, 4)
         render_sums = torch.zeros(threads, 4, dtype=torch.float64)
         regularizer_sums = torch.zeros(threads, 4, dtype=torch.float64)
         rays, R = samples.rays, grid.resolution
         kernel = _kernel()
+        kernel.neus_pack(_float(sdf), _float(rgb_logits), num, threads, pointer(values))
         failed = kernel.neus_render(
-            _float(sdf),
-            _float(rgb_logits),
-            len(sdf),
+            pointer(values),
+            num,
             _checked(grid.vertex_index, torch.int32),
             _checked(grid.cell_active, torch.uint8),
             R,
@@ -69,14 +69,13 @@ class _FusedObjective(torch.autograd.Function):
             weights.mask,
             MIN_TRANSMITTANCE,
             threads,
-            *(pointer(t) for t in (grad_sdf, grad_rgb_logits, render_sums)),
+            *(pointer(t) for t in (grads, render_sums)),
         )
         if failed:
             raise MemoryError("no memory for the samples of a ray: use a coarser grid")
         kernel.neus_regularize(
-            _float(sdf),
-            _float(rgb_logits),
-            len(sdf),
+            pointer(values),
+            num,
             _checked(grid.vertex_index, torch.int32),
             R,
             grid.voxel_size,
@@ -88,14 +87,14 @@ class _FusedObjective(torch.autograd.Function):
             BENDING_REACH,
             weights.color_smoothness,
             threads,
-            *(pointer(t) for t in (grad_sdf, grad_rgb_logits, regularizer_sums)),
+            *(pointer(t) for t in (grads, regularizer_sums, grad_sdf, grad_rgb_logits)),
         )
         color, mask, grad_inv_s, _ = render_sums.sum(0).float().unbind()
         losses = [color, mask, *regularizer_sums.sum(0).float().unbind()]
         lambdas = torch.tensor([1.0, *dataclasses.astuple(weights)])
         objective = (torch.stack(losses) * lambdas).sum()
         # Not `save_for_backward`: nothing else may hold them if autograd is to take them uncopied.
-        ctx.gradients = [grad_sdf[0], grad_rgb_logits[0], grad_inv_s]
+        ctx.gradients = [grad_sdf, grad_rgb_logits, grad_inv_s]
         ctx.mark_non_differentiable(*losses)
         return objective, *losses
 
@@ -112,16 +111,18 @@ def _kernel() -> ctypes.CDLL:
     if kernel is None:
         raise ValueError("the native NeuS step needs a C compiler: use backend torch")
     array = ctypes.c_void_p
+    kernel.neus_pack.restype = None
+    kernel.neus_pack.argtypes = [array, array, c_int64, c_int, array]
     kernel.neus_render.restype = c_int
     kernel.neus_render.argtypes = [
-        *(array, array, c_int64, array, array, c_int64, c_float),
+        *(array, c_int64, array, array, c_int64, c_float),
         *([array] * 7),
-        *(c_int64, c_float, c_float, c_float, c_float, c_int, array, array, array),
+        *(c_int64, c_float, c_float, c_float, c_float, c_int, array, array),
     ]
     kernel.neus_regularize.restype = None
     kernel.neus_regularize.argtypes = [
-        *(array, array, c_int64, array, c_int64, c_float, array, c_int64),
-        *(c_float, c_float, c_float, c_int64, c_float, c_int, array, array, array),
+        *(array, c_int64, array, c_int64, c_float, array, c_int64),
+        *(c_float, c_float, c_float, c_int64, c_float, c_int, *([array] * 4)),
     ]
     return kernel
 

@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate, max_pool3d
 
 from hi3d.progress import progress_bar
 from hi3d.reconstruction.neus.config import NeusConfig
-from hi3d.reconstruction.neus.fields import GridField, surface_cells
+from hi3d.reconstruction.neus.fields import GridField, dilated, surface_cells
 from hi3d.reconstruction.neus.losses import loss_color, loss_eikonal, loss_mask
 from hi3d.reconstruction.neus.marching import Sections, march, section_weights
 from hi3d.reconstruction.neus.networks import FieldNetwork
@@ -127,7 +127,7 @@ def hull_cells(hull: GridField, resolution: int) -> Tensor:
     """Cells that touch the visual hull, with their neighbours. [R, R, R] bool"""
     inside = (hull.sdf < hull.voxel_size).float()[None, None]
     cells = interpolate(inside, size=(resolution,) * 3, mode="trilinear", align_corners=True)
-    return max_pool3d((cells > 0).float(), 3, stride=1, padding=1)[0, 0] > 0
+    return dilated(cells[0, 0] > 0, 1)
 
 
 def near_surface(network: FieldNetwork, inside_hull: Tensor, config: NeusConfig) -> Tensor:
