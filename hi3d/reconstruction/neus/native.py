@@ -122,7 +122,7 @@ def _kernel() -> ctypes.CDLL:
     kernel.neus_regularize.restype = None
     kernel.neus_regularize.argtypes = [
         *(array, c_int64, array, c_int64, c_float, array, c_int64),
-        *(c_float, c_float, c_float, c_int64, c_float, c_int, *([array] * 4)),
+        *(c_float, c_float, c_float, c_int64, c_float, c_int, array, array, array, array),
     ]
     return kernel
 
