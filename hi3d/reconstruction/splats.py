@@ -14,7 +14,12 @@ from hi3d.reconstruction.densification import DensifyConfig
 from hi3d.reconstruction.density_control import FitStep, density_control
 from hi3d.reconstruction.gaussian_splats import GaussianSplats
 from hi3d.reconstruction.rasterization.render import Backend, rasterize
-from hi3d.reconstruction.splat_initialization import hull_points, initial_splats, mean_colors
+from hi3d.reconstruction.splat_initialization import (
+    hull_points,
+    initial_hull,
+    initial_splats,
+    mean_colors,
+)
 from hi3d.reconstruction.splat_losses import (
     SplatLossConfig,
     ViewColors,
@@ -39,7 +44,9 @@ class SplatConfig:
     steps: int = 400
     """One view each."""
     num_initial: int = 10000
-    """Gaussians spread through the visual hull at the start."""
+    """Gaussians in the visual hull at the start."""
+    surface_share: float = 0.7
+    """Of them, discs on the hull's surface; the others are a fog within it."""
     max_splats: int = 16000
     initial_opacity: float = 0.1
     half_extent: float = 0.55
@@ -112,9 +119,11 @@ def fit_splats(
     generator = torch.Generator(device=device).manual_seed(seed)
     weights = [1.0] * len(views) if view_weights is None else view_weights.tolist()
     used = [view for view, weight in enumerate(weights) if weight > 0]
+    normals = None
     if init_points is None:
-        init_points = hull_points(
-            views[used], config.num_initial, config.half_extent, config.hull_resolution, generator
+        hull = initial_hull(views[used], config.half_extent, config.hull_resolution)
+        init_points, normals = hull_points(
+            hull, config.num_initial, config.surface_share, config.half_extent, generator
         )
     if init_colors is None:
         init_colors = mean_colors(views[used], init_points)
@@ -123,6 +132,7 @@ def fit_splats(
         init_colors.to(device).float(),
         config.initial_opacity,
         config.sh_degree,
+        normals,
     )
     parameters = SplatParameters(splats, _learning_rates(config))
     density = density_control(config.densify, config.steps, config.max_splats, generator)
@@ -311,8 +321,9 @@ def _check(config: SplatConfig, num_views: int, view_weights: Tensor | None) -> 
     """Reject settings that have no meaning."""
     if not 0 <= config.sh_degree <= 3:
         raise InputError(f"sh_degree={config.sh_degree}: give 0, 1, 2 or 3")
-    if not 0 <= config.half_size_share <= 1:
-        raise InputError(f"half_size_share={config.half_size_share}: give a share from 0 to 1")
+    for name in ("half_size_share", "surface_share"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise InputError(f"{name}={getattr(config, name)}: give a share from 0 to 1")
     if not 0 <= config.loss.trim_share < 1:
         raise InputError(f"trim_share={config.loss.trim_share}: give a share from 0 to below 1")
     if view_weights is not None and view_weights.shape != (num_views,):

@@ -10,8 +10,16 @@ from hi3d.cameras import Cameras, between_views, orbit_cameras
 from hi3d.errors import InputError
 from hi3d.lpips import Lpips, LpipsConfig, LpipsNetwork
 from hi3d.reconstruction.densification import DensifyConfig
+from hi3d.reconstruction.rasterization.projection import rotation_matrices
 from hi3d.reconstruction.rasterization.render import rasterize
-from hi3d.reconstruction.splat_initialization import hull_points, initial_splats, mean_colors
+from hi3d.reconstruction.splat_initialization import (
+    fog_points,
+    hull_points,
+    initial_hull,
+    initial_splats,
+    mean_colors,
+    rotations_to,
+)
 from hi3d.reconstruction.splat_losses import SplatLossConfig, loss_color
 from hi3d.reconstruction.splats import (
     FitTargets,
@@ -33,7 +41,9 @@ def psnr(predicted: Tensor, target: Tensor) -> float:
 
 def test_hull_points_fill_the_sphere_and_take_its_colors(ball_views: BallViews) -> None:
     views = ball_views(orbit_cameras(20, 32, 8), 4)
-    points = hull_points(views, 2000, 0.55, 32, torch.Generator().manual_seed(0))
+    hull = initial_hull(views, 0.55, 32)
+    points, normals = hull_points(hull, 2000, 0.0, 0.55, torch.Generator().manual_seed(0))
+    assert normals.abs().max() == 0
     distance = points.norm(dim=-1)
     inside = (distance < RADIUS).float().mean()
     assert inside > 0.85  # the hull of 8 views bulges a little
@@ -46,6 +56,32 @@ def test_hull_points_fill_the_sphere_and_take_its_colors(ball_views: BallViews) 
     assert torch.corrcoef(torch.stack([colors[:, 2], points[:, 2]]))[0, 1] > 0.5
 
 
+def test_discs_lie_on_the_hull(ball_views: BallViews) -> None:
+    hull = initial_hull(ball_views(orbit_cameras(20, 48, 16), 4), 0.55, 32)
+    points, normals = hull_points(hull, 1000, 0.7, 0.55, torch.Generator().manual_seed(0))
+    discs = normals.norm(dim=-1) > 0
+    assert discs.sum() == 700
+    assert discs[:700].all()
+    # Around the equator the hull of a ball is the ball.
+    low = discs & (points[:, 2].abs() < 0.2)
+    assert low.sum() > 100
+    assert (points[low].norm(dim=-1) - RADIUS).abs().max() < 0.05
+    outward = points[low] / points[low].norm(dim=-1, keepdim=True)
+    assert ((normals[low] * outward).sum(-1) > 0.7).float().mean() > 0.95
+    splats = initial_splats(points, torch.rand(1000, 3), 0.1, 0, normals)
+    thin = rotation_matrices(splats.quats)[:, :, 2]
+    torch.testing.assert_close(thin[discs], normals[discs], rtol=0, atol=1e-4)
+    assert (splats.scales[discs, 2] < 0.11 * splats.scales[discs, 0]).all()
+    assert (splats.scales[~discs, 2] == splats.scales[~discs, 0]).all()
+
+
+def test_rotations_to_all_directions() -> None:
+    axes = torch.cat([torch.eye(3), -torch.eye(3), torch.zeros(1, 3)])
+    turned = rotation_matrices(rotations_to(axes))[:, :, 2]
+    expected = torch.cat([axes[:6], torch.tensor([[0.0, 0, 1]])])
+    torch.testing.assert_close(turned, expected, rtol=0, atol=1e-6)
+
+
 def test_points_outside_the_image_are_unknown_not_empty(ball_views: BallViews) -> None:
     cameras = orbit_cameras(20, 32, 4)
     # A field of view so narrow that the sphere covers the whole of every image.
@@ -54,7 +90,7 @@ def test_points_outside_the_image_are_unknown_not_empty(ball_views: BallViews) -
     shifted[:, :2, 2] = 16
     views = ball_views(Cameras(narrow.viewmats, shifted, 32, 32), 4)
     assert views.alpha.min() == 1
-    points = hull_points(views, 500, 0.55, 16, torch.Generator().manual_seed(0))
+    points = fog_points(initial_hull(views, 0.55, 16), 500, 0.55, torch.Generator().manual_seed(0))
     assert points.norm(dim=-1).max() > 0.3
 
 
@@ -166,9 +202,8 @@ def test_fit_of_a_sphere_shows_unseen_views(ball_views: BallViews) -> None:
     views = ball_views(cameras, 4)
     truth = ball_views(between_views(cameras, 8), 4)
     config = SplatConfig(steps=120, num_initial=600, max_splats=900, hull_resolution=24)
-    generator = torch.Generator().manual_seed(0)
-    points = hull_points(views, 600, 0.55, 24, generator)
-    before = initial_splats(points, mean_colors(views, points), 0.1, 0)
+    fog = SplatConfig(steps=0, num_initial=600, hull_resolution=24, surface_share=0)
+    before = fit_splats(views, fog)
     splats = fit_splats(views, config, seed=0)
     rendered = render_between_views(splats, cameras, 8)
     assert torch.equal(rendered.cameras.viewmats, truth.cameras.viewmats)
