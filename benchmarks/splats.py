@@ -58,6 +58,7 @@ def with_strategy(config: SplatConfig, name: str) -> SplatConfig:
 
 OPTIONS: dict[str, Callable[[SplatConfig], SplatConfig]] = {
     "plain": lambda config: config,
+    "fog only": lambda config: replace(config, surface_share=0.0),
     "color affine": lambda config: replace(config, color_affine=True),
     "charbonnier": lambda config: with_loss(config, pixel="charbonnier"),
     "trimmed": lambda config: with_loss(config, pixel="trimmed"),
