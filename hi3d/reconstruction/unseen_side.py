@@ -1,15 +1,18 @@
 """The side of the object that an orbit never sees: the underside, for cameras above the horizon.
 
 Images say nothing about it, so a fit leaves what silhouettes allow: a cone below the object, as
-steep as the cameras' elevation. A membrane that spans the visible rim of each downward-facing patch
-is exact for anything that stands on a flat base, leg by leg, but cuts a round bottom off. So the
-patch is put between the two, by how far the visible surface around it already faces down.
+steep as the lowest rays. What is put there instead depends on how the visible surface ends. Where
+it still faces a camera up to its end, an edge hides what follows: the underside is a membrane that
+spans the rim, exact for whatever stands on a flat base, leg by leg. Where it ends because it turns
+away from all cameras, it is taken to go on turning as it does, until it is level.
 """
 
 import numpy as np
 import trimesh
 from scipy.sparse import csr_matrix, diags
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import spsolve
+from scipy.spatial import cKDTree
 
 FACING = 0.1
 """Least cosine between a vertex normal and the direction to a camera that sees the vertex: along
@@ -25,20 +28,28 @@ MIN_THICKNESS = 0.02
 RIM_EDGES = 4
 """So many edges from the unseen patch its surroundings show how they face; nearer, the normals are
 mixed with those of the patch."""
+CURVATURE_BAND = 0.06
+"""From there outwards over which the curvature is measured, in world units."""
+EDGE_COSINES = 0.3, 0.5
+"""Between a normal and the direction to the camera it faces most: below the first the surface has
+turned away from all cameras, above the second it ends at an edge."""
+CLOSING = 0.3, 0.6
+"""Of the curvature that would be level in the middle of the patch: below the first, going on
+turning as it does would leave a tip, so it is not what the surface does. Above the second it is."""
+ROUNDNESS = 0.9
+"""Of the arc's depth that is taken: real fruit is flatter below than a ball."""
 MIN_UNSEEN_SHARE = 1e-3
 """Less than this share of the vertices is not worth a change."""
 
 
 def flatten_unseen_side(mesh: trimesh.Trimesh, positions: np.ndarray) -> trimesh.Trimesh:
-    """Move the unseen vertices on the side away from the cameras towards a membrane.
+    """Move the unseen vertices on the side away from the cameras to where the object may end.
 
     Only heights change. The unseen vertices that face down (up, for cameras below the horizon), and
-    narrow gaps between them, move from the height z towards m, the harmonic interpolation of the
-    heights around them: `z' = m + n / (1 + n) (z - m)`, with n the downward part of the unit
-    normals around, which is interpolated likewise. With upright walls around the patch, n = 0 and
-    the patch becomes flat; below the tangent cone of a ball the formula gives the ball's lowest
-    point. A vertex never moves outwards, and never through the far side of a thin wall (a dish).
-    The faces stay as they are, so a closed mesh stays closed.
+    narrow gaps between them, move to a membrane, the harmonic interpolation of the heights around
+    them, or below it by as much as `arc_depth` has. A vertex never moves outwards, and never
+    through the far side of a thin wall (a dish). The faces stay as they are, so a closed mesh stays
+    closed.
 
     Args:
         mesh: closed, outward-oriented.
@@ -48,25 +59,101 @@ def flatten_unseen_side(mesh: trimesh.Trimesh, positions: np.ndarray) -> trimesh
         A new mesh.
     """
     outward = -1.0 if positions[:, 2].mean() >= 0 else 1.0
-    normals = np.asarray(mesh.vertex_normals)
-    facing_away = outward * normals[:, 2] > 0
+    down = (outward * np.asarray(mesh.vertex_normals)[:, 2]).clip(0, 1)
+    cosines, seen = facing_cosines(mesh, positions), seen_vertices(mesh, positions)
     edge_length = float(np.median(mesh.edges_unique_length))
     gap = min(GAP_EDGES, max(1, round(GAP / edge_length)))
-    hidden = closed_gaps(mesh, facing_away & ~seen_vertices(mesh, positions), gap)
+    hidden = closed_gaps(mesh, (down > 0) & ~seen, gap)
     if not MIN_UNSEEN_SHARE < hidden.mean() < 1:
         return mesh
-    around = hidden
-    for _ in range(RIM_EDGES):
-        around = around | touching(mesh, around)
-    n = harmonic(mesh, (outward * normals[:, 2]).clip(min=0), free=around)
-    flattening = 1 - n / (1 + n)
+    around = grown(mesh, hidden, RIM_EDGES)
+    band = max(2, round(CURVATURE_BAND / edge_length))
+    at_rim = np.stack([down, cosines, rim_curvature(mesh, around, np.arcsin(down), band)], axis=1)
     membrane = harmonic(mesh, mesh.vertices[:, 2], free=hidden)
-    inwards = -outward * flattening * (membrane - mesh.vertices[:, 2])
+    depth = arc_depth(mesh, hidden, *harmonic(mesh, at_rim, free=around).T)
+    inwards = outward * (mesh.vertices[:, 2] - membrane) - depth
     moved = np.flatnonzero(hidden & (inwards > 0))
     room = thickness(mesh, moved, inward=-outward, through=hidden) - MIN_THICKNESS
     vertices = np.array(mesh.vertices)
     vertices[moved, 2] -= outward * np.minimum(inwards[moved], room.clip(min=0))
     return trimesh.Trimesh(vertices, mesh.faces, process=False)
+
+
+def rim_curvature(
+    mesh: trimesh.Trimesh, around: np.ndarray, angles: np.ndarray, num_edges: int
+) -> np.ndarray:
+    """How fast the surface turns downwards towards a patch.
+
+    Args:
+        mesh: its edges say who is whose neighbour.
+        around: [N] bool, the patch.
+        angles: [N] of the surface below upright, in radians.
+        num_edges: from the vertices next to the patch to those that they are compared with.
+
+    Returns:
+        [N] radians in a world unit, at least 0; 0 but for vertices next to the patch.
+    """
+    curvature = np.zeros(len(angles))
+    near = np.flatnonzero(touching(mesh, around) & ~around)
+    inner = grown(mesh, around, num_edges)
+    far = np.flatnonzero(touching(mesh, inner) & ~inner)
+    if len(near) > 0 and len(far) > 0:
+        distance, partner = cKDTree(mesh.vertices[far]).query(mesh.vertices[near])
+        turn = (angles[near] - angles[far[partner]]).clip(min=0)
+        curvature[near] = turn / distance.clip(min=1e-6)
+    return curvature
+
+
+def arc_depth(
+    mesh: trimesh.Trimesh,
+    hidden: np.ndarray,
+    down: np.ndarray,
+    cosines: np.ndarray,
+    curvature: np.ndarray,
+) -> np.ndarray:
+    """How far the surface goes on below its rim.
+
+    From a rim where the unit normal's downward part is n and the curvature k, a circle of radius
+    1 / k, or a smaller one that is level in the middle of the patch, goes on; behind its lowest
+    point the surface stays level. This is exact for a ball, but for `ROUNDNESS`.
+
+    Args:
+        mesh: its edges say which vertices form a patch.
+        hidden: [N] bool, vertices of the patches.
+        down: [N] the part n at the rim around.
+        cosines: [N] of the angle between the rim's normals and the camera they face most.
+        curvature: [N] the rim's, in radians in a world unit.
+
+    Returns:
+        [N] depths in world units, at least 0; 0 outside of the patches.
+    """
+    depth = np.zeros(len(hidden))
+    across = np.sqrt(1 - down.clip(0, 1 - 1e-6) ** 2)
+    turned_away = 1 - smooth_step(cosines, *EDGE_COSINES)
+    edges, count = mesh.edges_unique, len(hidden)
+    inner = edges[hidden[edges].all(axis=1)]
+    graph = csr_matrix((np.ones(len(inner)), inner.T), shape=(count, count))
+    _, patches = connected_components(graph, directed=False)
+    crossing = edges[hidden[edges[:, 0]] != hidden[edges[:, 1]]]
+    # Each such edge as (vertex of the patch, vertex of its rim).
+    crossing = np.where(hidden[crossing[:, :1]], crossing, crossing[:, ::-1])
+    for patch in np.unique(patches[crossing[:, 0]]):
+        part = np.flatnonzero(hidden & (patches == patch))
+        rim = crossing[patches[crossing[:, 0]] == patch, 1]
+        distance, _ = cKDTree(mesh.vertices[rim, :2]).query(mesh.vertices[part, :2])
+        ball = distance.max() / across[part]
+        closing = smooth_step(curvature[part] * ball, *CLOSING)
+        radius = np.minimum(1 / curvature[part].clip(min=1e-6), ball)
+        left = (radius * across[part] - distance).clip(min=0)
+        arc = np.sqrt(radius**2 - left**2) - radius * down[part]
+        depth[part] = ROUNDNESS * turned_away[part] * closing * arc.clip(min=0)
+    return depth
+
+
+def smooth_step(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 up to low, 1 from high on, and a cubic between them."""
+    x = ((values - low) / (high - low)).clip(0, 1)
+    return x * x * (3 - 2 * x)
 
 
 def thickness(
@@ -108,14 +195,35 @@ def seen_vertices(mesh: trimesh.Trimesh, positions: np.ndarray) -> np.ndarray:
     seen = np.zeros(len(mesh.vertices), dtype=bool)
     normals = np.asarray(mesh.vertex_normals)
     for position in positions:
-        directions = position - mesh.vertices
-        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-        candidates = np.flatnonzero(~seen & ((directions * normals).sum(1) > FACING))
+        candidates = np.flatnonzero(~seen & (cosines_to(mesh, position) > FACING))
         if len(candidates) == 0:
             continue
         starts = mesh.vertices[candidates] + RAY_OFFSET * normals[candidates]
-        seen[candidates] = ~mesh.ray.intersects_any(starts, directions[candidates])
+        seen[candidates] = ~mesh.ray.intersects_any(starts, position - starts)
     return seen
+
+
+def facing_cosines(mesh: trimesh.Trimesh, positions: np.ndarray) -> np.ndarray:
+    """How much each vertex faces the camera that it faces most, whether that sees it or not.
+
+    Args:
+        mesh: outward-oriented.
+        positions: [V, 3] camera centres.
+
+    Returns:
+        [number of vertices] cosines.
+    """
+    best = np.full(len(mesh.vertices), -1.0)
+    for position in positions:
+        np.maximum(best, cosines_to(mesh, position), out=best)
+    return best
+
+
+def cosines_to(mesh: trimesh.Trimesh, position: np.ndarray) -> np.ndarray:
+    """Of the angle at each vertex between its normal and the direction to a point. [N]"""
+    directions = position - mesh.vertices
+    lengths = np.linalg.norm(directions, axis=1)
+    return (directions * np.asarray(mesh.vertex_normals)).sum(1) / lengths
 
 
 def closed_gaps(mesh: trimesh.Trimesh, chosen: np.ndarray, num_edges: int) -> np.ndarray:
@@ -129,13 +237,14 @@ def closed_gaps(mesh: trimesh.Trimesh, chosen: np.ndarray, num_edges: int) -> np
     Returns:
         [N] bool; the chosen ones stay chosen.
     """
-    grown = chosen
+    return ~grown(mesh, ~grown(mesh, chosen, num_edges), num_edges)
+
+
+def grown(mesh: trimesh.Trimesh, chosen: np.ndarray, num_edges: int) -> np.ndarray:
+    """The chosen vertices and those within so many edges of them. [N] bool -> [N] bool"""
     for _ in range(num_edges):
-        grown = grown | touching(mesh, grown)
-    left = ~grown
-    for _ in range(num_edges):
-        left = left | touching(mesh, left)
-    return ~left
+        chosen = chosen | touching(mesh, chosen)
+    return chosen
 
 
 def touching(mesh: trimesh.Trimesh, chosen: np.ndarray) -> np.ndarray:
@@ -152,11 +261,11 @@ def harmonic(mesh: trimesh.Trimesh, values: np.ndarray, free: np.ndarray) -> np.
 
     Args:
         mesh: its edges say who is whose neighbour.
-        values: [N] one value a vertex.
+        values: [N] one value a vertex, or [N, K] several.
         free: [N] bool; a connected patch of free vertices without a fixed neighbour keeps its mean.
 
     Returns:
-        [N] values, the fixed ones as they were.
+        The values, the fixed ones as they were.
     """
     values = np.array(values, dtype=np.float64)
     edges = mesh.edges_unique

@@ -173,22 +173,65 @@ def test_a_noisy_cone_that_the_grid_cuts_off_is_flattened():
     assert -0.5 < mesh.vertices[:, 2].min() < -0.43
 
 
-def test_the_cone_below_a_ball_becomes_round():
-    # From 20 degrees and distance 1.5 the lowest seen point of a ball of radius 0.4 is 35.5 degrees
-    # from its south pole; the tangent cone there ends at -0.4 / cos(35.5 deg) = -0.491.
-    polar = math.radians(20) + math.asin(0.4 / 1.5)
+def seen_limit(radius: float) -> float:
+    """Polar angle from the south of the lowest points of a round surface that cameras at elevation
+    20 and distance 1.5 see."""
+    return math.radians(20) + math.asin(radius / 1.5)
+
+
+@pytest.mark.parametrize("radius", [0.4, 0.5])  # the cone of the second leaves the grid
+def test_the_cone_below_a_ball_becomes_round(radius):
+    polar = seen_limit(radius)  # the tangent cone there ends at -radius / cos(polar)
 
     def ball_with_cone(p):
-        radius, apex = p[..., :2].norm(dim=-1), -0.4 / math.cos(polar)
-        cone = radius * math.sin(polar) - (p[..., 2] - apex) * math.cos(polar)
-        return torch.where(p[..., 2] > -0.4 * math.cos(polar), ball(p), cone)
+        across, apex = p[..., :2].norm(dim=-1), -radius / math.cos(polar)
+        cone = across * math.sin(polar) - (p[..., 2] - apex) * math.cos(polar)
+        return torch.where(p[..., 2] > -radius * math.cos(polar), ball(p, radius), cone)
 
     field, cameras = field_of(ball_with_cone, 64), orbit_cameras(20.0, 32)
     plain = extract_mesh(field, MeshingConfig(flatten_unseen_side=False), cameras)
     round_ = extract_mesh(field, MeshingConfig(), cameras)
-    assert plain.vertices[:, 2].min() < -0.47
-    assert (plain.vertices.norm(dim=-1) - 0.4).abs().max() > 0.07
-    assert (round_.vertices.norm(dim=-1) - 0.4).abs().max() < 0.05
+    errors = [(mesh.vertices.norm(dim=-1) - radius).abs() for mesh in (plain, round_)]
+    assert plain.vertices[:, 2].min() < -radius - 0.04
+    assert errors[1].max() < 0.03
+    assert errors[1].max() < 0.6 * errors[0].max()
+    assert errors[1].mean() < 0.7 * errors[0].mean()
+
+
+def test_a_saucer_that_turns_under_is_flat_below():
+    """Its rim has turned away from the cameras, as a ball's, but so fast that it is soon level."""
+    polar, edge, fillet = seen_limit(0.4), 0.3, 0.1
+    tangent = edge + fillet * math.sin(polar)
+
+    def saucer_with_cone(p):
+        across, z = p[..., :2].norm(dim=-1), p[..., 2]
+        outside = torch.stack([across - edge, z.abs()], -1)
+        saucer = outside.clamp_min(0).norm(dim=-1) - fillet
+        cone = (across - edge) * math.sin(polar) - z * math.cos(polar) - fillet
+        return torch.minimum(saucer, torch.stack([cone, z, across - tangent]).amax(0))
+
+    field, cameras = field_of(saucer_with_cone, 96), orbit_cameras(20.0, 32)
+    plain = extract_mesh(field, MeshingConfig(flatten_unseen_side=False), cameras)
+    flat = extract_mesh(field, MeshingConfig(), cameras)
+    assert plain.vertices[:, 2].min() < -0.3
+    assert -0.115 < flat.vertices[:, 2].min() < -0.085
+
+
+def test_a_bowl_with_straight_walls_is_flat_below():
+    """Its walls have nearly turned away, but do not go on turning: they would end in a tip."""
+    ray, edge, base = seen_limit(0.2) - 0.05, 0.25, -0.2
+    wall = ray + 0.3
+
+    def bowl_with_cone(p):
+        across, z = p[..., :2].norm(dim=-1) - edge, p[..., 2] - base
+        sides = [across * math.sin(angle) - z * math.cos(angle) for angle in (wall, ray)]
+        return torch.stack([*sides, z - 0.3]).amax(0)
+
+    field, cameras = field_of(bowl_with_cone, 96), orbit_cameras(20.0, 32)
+    plain = extract_mesh(field, MeshingConfig(flatten_unseen_side=False), cameras)
+    flat = extract_mesh(field, MeshingConfig(), cameras)
+    assert plain.vertices[:, 2].min() < base - 0.1
+    assert base - 0.02 < flat.vertices[:, 2].min() < base + 0.02
 
 
 def test_cameras_below_turn_the_rule_around():

@@ -288,11 +288,18 @@ def test_orbits_do_not_depend_on_the_collection(boxes, tmp_path):
 
 
 def test_worker_processes_give_the_same_orbits(boxes, tmp_path):
-    render_orbits(boxes, tmp_path / "here", small(format="folder"))
-    render_orbits(boxes, tmp_path / "there", small(format="folder", num_workers=1))
+    here = render_orbits(boxes, tmp_path / "here", small(format="folder"))
+    there = render_orbits(boxes, tmp_path / "there", small(format="folder", num_workers=1))
+    assert here.backends == there.backends
+    for path in sorted((tmp_path / "here").glob("*/*.png")):
+        expected, got = (
+            np.asarray(Image.open(file)).astype(int)
+            for file in (path, tmp_path / "there" / path.relative_to(tmp_path / "here"))
+        )
+        assert abs(expected - got).max() == 0, f"{path}: {(expected != got).sum()} values differ"
     for path in (tmp_path / "here").glob("*/*"):
-        there = tmp_path / "there" / path.relative_to(tmp_path / "here")
-        assert path.read_bytes() == there.read_bytes()
+        there_path = tmp_path / "there" / path.relative_to(tmp_path / "here")
+        assert path.read_bytes() == there_path.read_bytes(), path
 
 
 def test_ray_is_optional(boxes, tmp_path, monkeypatch):
