@@ -111,7 +111,9 @@ def optimize_texels(
     Returns:
         [T, 3] in [0, 1]; texels that no view sees are left as they are.
     """
-    for _ in track(range(steps if targets else 0), "texture optimization"):
+    if not targets or steps == 0:
+        return rgb
+    for _ in track(range(steps), "texture optimization"):
         texture = rgb[texel_of_pixel].permute(2, 0, 1)
         correction = WeightedMean(len(rgb))
         for target in targets:
