@@ -119,10 +119,15 @@ def test_optimization_restores_the_contrast_that_pixels_blur(two_cameras):
     assert abs(restored - 0.3) < 0.4 * abs(blurred - 0.3)
 
 
-def test_no_targets_leave_the_texels():
+@pytest.mark.parametrize(("targets", "steps"), [([], 3), ([], 0), ([None], 0)])
+def test_nothing_to_optimize_leaves_the_texels_and_shows_no_bar(targets, steps):
     rgb = torch.rand(5, 3)
-    unchanged = optimize_texels(rgb, torch.ones(5), torch.zeros(2, 2).int(), [], (4, 4), 3)
+    with console.capture() as shown:
+        unchanged = optimize_texels(
+            rgb, torch.ones(5), torch.zeros(2, 2).int(), targets, (4, 4), steps
+        )
     assert torch.equal(unchanged, rgb)
+    assert shown.get() == ""
 
 
 def test_pixels_of_many_texels_take_more_rays():
