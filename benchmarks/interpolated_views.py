@@ -45,6 +45,7 @@ from reconstruction import (
 from splats import perturb
 from torch import Tensor
 
+from hi3d.assets.objects import RenderObject, load_object
 from hi3d.cameras import between_views, orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import config_to_dict, load_config
@@ -52,15 +53,14 @@ from hi3d.errors import InputError
 from hi3d.evaluation.mesh_metrics import chamfer_distance, inside_grid, seen_chamfer_distance
 from hi3d.evaluation.view_metrics import psnr
 from hi3d.files import atomic_path, write_json
+from hi3d.mesh import SurfaceMesh
 from hi3d.progress import console
-from hi3d.reconstruction.gaussian_splats import GaussianSplats
-from hi3d.reconstruction.meshing import MeshingConfig, extract_mesh
-from hi3d.reconstruction.neus.config import NeusConfig
-from hi3d.reconstruction.neus.fit import fit_neus
-from hi3d.reconstruction.splats import SplatConfig, fit_splats, render_between_views
-from hi3d.rendering.objects import RenderObject, load_object
 from hi3d.rendering.rasterizer import render_views
-from hi3d.surface_mesh import SurfaceMesh
+from hi3d.splats import GaussianSplats
+from hi3d.splatting.fit import SplatConfig, fit_splats, render_between_views
+from hi3d.surface.meshing import MeshingConfig, extract_mesh
+from hi3d.surface.neus.config import NeusConfig
+from hi3d.surface.neus.fit import fit_neus
 from hi3d.views import Views, concatenate_views
 
 KINDS = ("oracle", "perturbed")

@@ -23,17 +23,17 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hi3d.assets.objects import load_object
 from hi3d.cameras import orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
+from hi3d.data.dataset import OrbitDataset
 from hi3d.data.epoch_order import Share
-from hi3d.data.orbit_dataset import OrbitDataset
-from hi3d.data.orbit_decoding import OrbitReading, resize_depth, resize_rgba
-from hi3d.data.orbit_loader import OrbitLoader
-from hi3d.data.orbit_stream import OrbitStream
+from hi3d.data.loader import OrbitLoader
+from hi3d.data.stream import OrbitStream
 from hi3d.files import write_json
+from hi3d.orbits.decoding import OrbitReading, resize_depth, resize_rgba
+from hi3d.orbits.png import encode_png
 from hi3d.progress import track
-from hi3d.rendering.objects import load_object
-from hi3d.rendering.png import encode_png
 from hi3d.rendering.rasterizer import render_views
 from hi3d.views import DEPTH_NEAR, DEPTH_RANGE, cameras_to_json
 

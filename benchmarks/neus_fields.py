@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from reconstruction import ELEVATION_DEG, SEEN_RESOLUTION, ground_truth
 
+from hi3d.assets.objects import load_object
 from hi3d.cameras import orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import load_config
@@ -22,12 +23,11 @@ from hi3d.errors import InputError
 from hi3d.evaluation.mesh_metrics import chamfer_distance, seen_chamfer_distance
 from hi3d.evaluation.tables import Results, markdown_table, mean_over_objects
 from hi3d.progress import console
-from hi3d.reconstruction.meshing import MeshingConfig, extract_mesh
-from hi3d.reconstruction.neus.config import NeusConfig
-from hi3d.reconstruction.neus.fit import fit_neus
-from hi3d.reconstruction.neus.networks import FieldKind
-from hi3d.rendering.objects import load_object
 from hi3d.rendering.rasterizer import render_views
+from hi3d.surface.meshing import MeshingConfig, extract_mesh
+from hi3d.surface.neus.config import NeusConfig
+from hi3d.surface.neus.fit import fit_neus
+from hi3d.surface.neus.networks import FieldKind
 from hi3d.views import Views
 
 TIMED_STEPS = 12

@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from hi3d.assets.objects import load_object
 from hi3d.cameras import between_views, cameras_at, orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import config_to_dict, load_config
@@ -32,19 +33,18 @@ from hi3d.evaluation.mesh_metrics import chamfer_distance, inside_grid, seen_cha
 from hi3d.evaluation.tables import Results, markdown_table, mean_over_objects
 from hi3d.evaluation.view_metrics import psnr
 from hi3d.files import atomic_path, write_json
+from hi3d.mesh import SurfaceMesh
 from hi3d.pipelines.pictures import render_mesh, render_shape, to_pixels
 from hi3d.pipelines.run_folder import RunFolder
 from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, reconstruct_mesh
 from hi3d.progress import console
-from hi3d.reconstruction.gaussian_splats import GaussianSplats
-from hi3d.reconstruction.meshing import extract_mesh
-from hi3d.reconstruction.neus.fields import GridField
-from hi3d.reconstruction.splats import render_between_views
-from hi3d.reconstruction.tsdf import TsdfConfig, fuse_depth
-from hi3d.reconstruction.visual_hull import hull_sdf
-from hi3d.rendering.objects import load_object
 from hi3d.rendering.rasterizer import render_views
-from hi3d.surface_mesh import SurfaceMesh
+from hi3d.splats import GaussianSplats
+from hi3d.splatting.fit import render_between_views
+from hi3d.surface.grid import GridField
+from hi3d.surface.meshing import extract_mesh
+from hi3d.surface.tsdf import TsdfConfig, fuse_depth
+from hi3d.surface.visual_hull import hull_sdf
 
 ELEVATION_DEG = 20.0
 NUM_UNSEEN = 8

@@ -36,6 +36,7 @@ from reconstruction import (
 )
 from torch import Tensor
 
+from hi3d.assets.objects import load_object
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import config_to_dict, load_config
@@ -43,18 +44,17 @@ from hi3d.errors import InputError
 from hi3d.evaluation.mesh_metrics import chamfer_distance, inside_grid, seen_chamfer_distance
 from hi3d.evaluation.tables import Results, mean_over_objects
 from hi3d.files import atomic_path, write_json
+from hi3d.mesh import SurfaceMesh
 from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, fuse_splats
 from hi3d.progress import console
-from hi3d.reconstruction.gaussian_splats import GaussianSplats
-from hi3d.reconstruction.meshing import extract_mesh
-from hi3d.reconstruction.neus.fields import GridField
-from hi3d.reconstruction.neus.fit import fit_neus
-from hi3d.reconstruction.rasterization.render import rasterize
-from hi3d.reconstruction.splats import fit_splats, render_between_views
-from hi3d.reconstruction.visual_hull import FOREGROUND_ALPHA, hull_sdf
-from hi3d.rendering.objects import load_object
 from hi3d.rendering.rasterizer import render_views
-from hi3d.surface_mesh import SurfaceMesh
+from hi3d.splats import GaussianSplats
+from hi3d.splatting.fit import fit_splats, render_between_views
+from hi3d.splatting.rasterization.render import rasterize
+from hi3d.surface.grid import GridField
+from hi3d.surface.meshing import extract_mesh
+from hi3d.surface.neus.fit import fit_neus
+from hi3d.surface.visual_hull import FOREGROUND_ALPHA, hull_sdf
 from hi3d.views import Views, concatenate_views
 
 T = TypeVar("T")

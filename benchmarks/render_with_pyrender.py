@@ -2,9 +2,9 @@
 
     PYTHONPATH=. PYOPENGL_PLATFORM=egl python benchmarks/render_with_pyrender.py FOLDER...
 
-Each folder holds what `hi3d.rendering.blender.write_geometry` writes, and `job.json` with cameras
+Each folder holds what `hi3d.rendering.blender.backend.write_geometry` writes, and `job.json` with
 and materials. Views are drawn flat (unlit) and double-sided with pyrender's 4 samples per pixel,
-and encoded by `hi3d.rendering.png`. Waits for a line on standard input after a first object;
+and encoded by `hi3d.orbits.png`. Waits for a line on standard input after a first object;
 prints wall and CPU seconds of the objects that follow.
 """
 
@@ -18,7 +18,7 @@ import pyrender
 from PIL import Image
 from pyrender.constants import RenderFlags
 
-from hi3d.rendering.png import encode_png
+from hi3d.orbits.png import encode_png
 
 FLAGS = RenderFlags.RGBA | RenderFlags.FLAT | RenderFlags.SKIP_CULL_FACES
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from hi3d.assets.objects import load_object
 from hi3d.cameras import between_views, orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import load_config
@@ -22,10 +23,9 @@ from hi3d.errors import InputError
 from hi3d.evaluation.tables import mean_over_objects, write_results
 from hi3d.evaluation.view_metrics import psnr
 from hi3d.progress import console
-from hi3d.reconstruction.splats import SplatConfig, fit_splats, render_between_views
-from hi3d.reconstruction.ssim import blur
-from hi3d.rendering.objects import load_object
 from hi3d.rendering.rasterizer import render_views
+from hi3d.splatting.fit import SplatConfig, fit_splats, render_between_views
+from hi3d.splatting.ssim import blur
 from hi3d.views import Views
 
 ELEVATION_DEG = 20.0

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import config_to_dict, load_config
-from hi3d.data.orbit_dataset import OrbitDataset
+from hi3d.data.dataset import OrbitDataset
 from hi3d.errors import InputError
 from hi3d.evaluation.view_metrics import psnr, ssim
 from hi3d.files import write_json

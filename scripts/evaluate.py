@@ -31,7 +31,7 @@ def main() -> None:
     from hi3d.evaluation.mesh_metrics import MeshMetricsConfig, rotated_about_up, score_mesh
     from hi3d.evaluation.tables import markdown_table, write_results
     from hi3d.evaluation.view_metrics import ViewMetricsConfig, score_views
-    from hi3d.reconstruction.mesh_io import load_mesh
+    from hi3d.mesh_io import load_mesh
     from hi3d.views import Views
 
     if arguments.what == "views":

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--columns", metavar="N", type=int, default=6, help="views shown (6)")
     parser.add_argument("--cell", metavar="PX", type=int, default=192, help="side of a view (192)")
     arguments = parse_arguments(parser)
-    from hi3d.data.degradation_draws import DegradationConfig
+    from hi3d.degradation.draws import DegradationConfig
     from hi3d.pipelines.data_sheets import write_data_sheets
 
     degradation = load_config(DegradationConfig, arguments.config, arguments.overrides)

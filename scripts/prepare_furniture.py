@@ -21,7 +21,7 @@ def main() -> None:
         "--output", metavar="DIR", type=Path, required=True, help="folder of the objects"
     )
     arguments = parse_arguments(parser)
-    from hi3d.rendering.furniture import FurnitureConfig, prepare_furniture
+    from hi3d.assets.furniture import FurnitureConfig, prepare_furniture
 
     config = load_config(FurnitureConfig, arguments.config, arguments.overrides)
     prepare_furniture(arguments.output, config, arguments.catalogues)

@@ -20,8 +20,8 @@ def main() -> None:
     )
     parser.add_argument("--output", metavar="DIR", required=True, help="folder of the orbits")
     arguments = parse_arguments(parser)
-    from hi3d.rendering.orbit_config import OrbitRenderConfig
-    from hi3d.rendering.orbits import render_orbits
+    from hi3d.orbits.config import OrbitRenderConfig
+    from hi3d.orbits.run import render_orbits
 
     config = load_config(OrbitRenderConfig, arguments.config, arguments.overrides)
     render_orbits(arguments.objects, arguments.output, config)

@@ -10,12 +10,12 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.diffusion.conditioning import ElevationEstimator
-from hi3d.diffusion.orbit_predictor import OrbitPredictor
 from hi3d.diffusion.unet import UNetConfig, build_unet, stage1_in_channels, stage2_in_channels
 from hi3d.diffusion.weights import write_model_index
-from hi3d.lpips import LpipsNetwork, feature_layers
+from hi3d.evaluation.lpips import LpipsNetwork, feature_layers
+from hi3d.nano.orbit_predictor import OrbitPredictor
+from hi3d.nano.train_networks import build_depth_estimator
 from hi3d.training.experiment import DepthConfig
-from hi3d.training.small_networks import build_depth_estimator
 from hi3d.training.stage1 import build_scheduler
 from hi3d.views import Views, save_depth
 
@@ -46,6 +46,18 @@ def sphere_views(cameras: Cameras, radius: float = 0.4) -> tuple[Views, torch.Te
 def sphere_views_fixture() -> Callable[..., tuple[Views, torch.Tensor]]:
     """`sphere_views`"""
     return sphere_views
+
+
+@pytest.fixture(scope="session")
+def ball_views(sphere_views) -> Callable[..., Views]:
+    """Views of a ball of radius 0.4 whose colour is 0.5 + position, samples^2 rays a pixel."""
+
+    def views_of_a_ball(cameras: Cameras, samples: int = 1) -> Views:
+        fine, _ = sphere_views(cameras.resized(samples * cameras.width, samples * cameras.height))
+        pixels = [torch.nn.functional.avg_pool2d(t, samples) for t in (fine.rgb, fine.alpha)]
+        return Views(*pixels, cameras)
+
+    return views_of_a_ball
 
 
 def random_lpips_backbone(network: LpipsNetwork, path: Path) -> torch.nn.Sequential:

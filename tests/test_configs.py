@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from hi3d.config import load_config
-from hi3d.data.degradation_draws import DegradationConfig
-from hi3d.data.foreground import ForegroundConfig, extract_foreground
+from hi3d.degradation.draws import DegradationConfig
+from hi3d.orbits.config import OrbitRenderConfig
+from hi3d.photo.framing import ForegroundConfig, extract_foreground
 from hi3d.pipelines.image_to_3d import GenerateConfig
 from hi3d.pipelines.loading import load_pipeline
 from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.refiner import RefinerPipeline
 from hi3d.pipelines.sampler import SamplerConfig, seeded_generator
 from hi3d.pipelines.views_to_mesh import ReconstructConfig
-from hi3d.rendering.orbit_config import OrbitRenderConfig
 from hi3d.training.experiment import load_experiment
 
 ROOT = Path(__file__).parents[1]

@@ -1,1 +1,1 @@
-"""Orbits, photos and degradations as the networks and the reconstruction take them."""
+"""Batches of orbits for training, from disks or streams."""

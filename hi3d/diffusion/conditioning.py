@@ -13,7 +13,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
-from hi3d.diffusion.patch_autoencoder import PatchAutoencoder
+from hi3d.nano.patch_autoencoder import PatchAutoencoder
 
 VAE: TypeAlias = AutoencoderKL | AutoencoderKLTemporalDecoder | PatchAutoencoder
 """SVD's image decoder, its temporal decoder, or the small model's."""

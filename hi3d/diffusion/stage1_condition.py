@@ -12,8 +12,8 @@ from hi3d.diffusion.conditioning import (
     repeat_around,
     vector_condition,
 )
-from hi3d.diffusion.orbit_predictor import OrbitPredictor, predict_orbit
 from hi3d.diffusion.sampling import OrbitCondition
+from hi3d.nano.orbit_predictor import OrbitPredictor, predict_orbit
 
 
 def stage1_condition(

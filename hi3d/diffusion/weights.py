@@ -18,11 +18,11 @@ from torch import nn
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
 from hi3d.diffusion.conditioning import ElevationEstimator
-from hi3d.diffusion.orbit_predictor import OrbitPredictor
-from hi3d.diffusion.patch_autoencoder import PatchAutoencoder
 from hi3d.diffusion.unet import NUM_TIME_IDS, from_svd
 from hi3d.errors import InputError
 from hi3d.files import write_json
+from hi3d.nano.orbit_predictor import OrbitPredictor
+from hi3d.nano.patch_autoencoder import PatchAutoencoder
 
 VAE_CLASSES = (AutoencoderKLTemporalDecoder, AutoencoderKL, PatchAutoencoder)
 NETWORKS: dict[str, Any] = {

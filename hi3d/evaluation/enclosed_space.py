@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hi3d.reconstruction.ray_casting import RayCaster
-from hi3d.surface_mesh import SurfaceMesh
+from hi3d.mesh import SurfaceMesh
+from hi3d.surface.ray_casting import RayCaster
 
 MAX_CELL = 0.02
 """Coarser grids are subdivided for the flood, or wide openings would count as closed."""

@@ -13,8 +13,8 @@ from torch import Tensor
 from hi3d.cameras import Cameras
 from hi3d.errors import InputError
 from hi3d.evaluation.enclosed_space import enclosed_cells
-from hi3d.reconstruction.ray_casting import RayCaster
-from hi3d.surface_mesh import SurfaceMesh
+from hi3d.mesh import SurfaceMesh
+from hi3d.surface.ray_casting import RayCaster
 
 
 @dataclass

@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from hi3d.cameras import Cameras, orbit_cameras
-from hi3d.data.degradation import degrade
-from hi3d.data.degradation_draws import DegradationConfig
-from hi3d.data.orbit_decoding import OrbitFiles, OrbitReading, decode_orbit, unpack_orbits
-from hi3d.data.orbit_folders import find_orbit_folders
-from hi3d.data.shards import find_shards, is_url, stream_orbits
+from hi3d.degradation.draws import DegradationConfig
+from hi3d.degradation.pipeline import degrade
 from hi3d.errors import InputError
 from hi3d.files import atomic_path, make_folder
+from hi3d.orbits.decoding import OrbitFiles, OrbitReading, decode_orbit, unpack_orbits
+from hi3d.orbits.folder_reader import find_orbit_folders
+from hi3d.orbits.shard_reader import find_shards, is_url, stream_orbits
 from hi3d.pipelines.pictures import to_pixels
 from hi3d.progress import track
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hi3d.config import config_to_dict
-from hi3d.data.foreground import ForegroundConfig, extract_foreground
 from hi3d.errors import InputError
 from hi3d.files import make_folder
+from hi3d.photo.framing import ForegroundConfig, extract_foreground
 from hi3d.pipelines.loading import load_pipeline
 from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.pictures import render_mesh, write_contact_sheet, write_turntable

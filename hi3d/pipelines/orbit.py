@@ -13,13 +13,13 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 from hi3d.cameras import NUM_ORBIT_VIEWS, orbit_cameras
-from hi3d.data.matting import key_white_views
 from hi3d.diffusion.conditioning import VAE, ElevationEstimator, decode_orbit
 from hi3d.diffusion.guidance import guidance_scales
-from hi3d.diffusion.orbit_predictor import OrbitPredictor
 from hi3d.diffusion.sampling import sample_orbit_latents
 from hi3d.diffusion.stage1_condition import stage1_condition
 from hi3d.errors import InputError
+from hi3d.nano.orbit_predictor import OrbitPredictor
+from hi3d.photo.matting import key_white_views
 from hi3d.pipelines.sampler import SamplerConfig, sampling_progress, sampling_sigmas
 from hi3d.views import ReferenceImage, Views
 

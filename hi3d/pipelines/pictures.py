@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from hi3d.assets.objects import surface_mesh_to_object
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.files import atomic_path
+from hi3d.mesh import SurfaceMesh
 from hi3d.progress import track
-from hi3d.rendering.objects import surface_mesh_to_object
 from hi3d.rendering.rasterizer import render_views
-from hi3d.surface_mesh import SurfaceMesh
 from hi3d.views import ReferenceImage, Views
 
 FRAMES_PER_SECOND = 16

@@ -10,7 +10,6 @@ from diffusers import (
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
-from hi3d.data.matting import key_white_views
 from hi3d.diffusion.conditioning import (
     VAE,
     ElevationEstimator,
@@ -23,8 +22,9 @@ from hi3d.diffusion.conditioning import (
     vector_condition,
 )
 from hi3d.diffusion.guidance import guidance_scales
-from hi3d.diffusion.reference_detail import add_reference_detail
 from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
+from hi3d.nano.reference_detail import add_reference_detail
+from hi3d.photo.matting import key_white_views
 from hi3d.pipelines.sampler import SamplerConfig, sampling_progress, sampling_sigmas
 from hi3d.views import ReferenceImage, Views
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from hi3d.errors import InputError
 from hi3d.files import make_folder
-from hi3d.run_report import RunReport
+from hi3d.report import RunReport
 
 T = TypeVar("T")
 

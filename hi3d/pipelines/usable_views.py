@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from hi3d.errors import InputError
-from hi3d.reconstruction.visual_hull import FOREGROUND_ALPHA, hull_sdf
+from hi3d.surface.visual_hull import FOREGROUND_ALPHA, hull_sdf
 from hi3d.views import Views
 
 MIN_VIEWS = 2

@@ -10,21 +10,21 @@ from torch import Tensor
 
 from hi3d.config import config_to_dict
 from hi3d.errors import InputError
+from hi3d.mesh import SurfaceMesh
+from hi3d.mesh_io import SUFFIXES, is_closed, load_mesh, save_mesh
 from hi3d.pipelines.pictures import preview_cameras, render_mesh, render_shape, write_preview
 from hi3d.pipelines.run_folder import RunFolder
 from hi3d.pipelines.usable_views import usable_views
 from hi3d.progress import console
-from hi3d.reconstruction.gaussian_splats import GaussianSplats
-from hi3d.reconstruction.mesh_io import SUFFIXES, is_closed, load_mesh, save_mesh
-from hi3d.reconstruction.meshing import MeshingConfig, extract_mesh
-from hi3d.reconstruction.neus.config import NeusConfig
-from hi3d.reconstruction.neus.fields import GridField
-from hi3d.reconstruction.neus.fit import fit_neus
-from hi3d.reconstruction.rasterization.render import rasterize
-from hi3d.reconstruction.splats import SplatConfig, fit_splats, render_between_views
-from hi3d.reconstruction.texture import TextureConfig, bake_texture
-from hi3d.reconstruction.tsdf import TsdfConfig, fuse_depth
-from hi3d.surface_mesh import SurfaceMesh
+from hi3d.splats import GaussianSplats
+from hi3d.splatting.fit import SplatConfig, fit_splats, render_between_views
+from hi3d.splatting.rasterization.render import rasterize
+from hi3d.surface.grid import GridField
+from hi3d.surface.meshing import MeshingConfig, extract_mesh
+from hi3d.surface.neus.config import NeusConfig
+from hi3d.surface.neus.fit import fit_neus
+from hi3d.surface.tsdf import TsdfConfig, fuse_depth
+from hi3d.texture.bake import TextureConfig, bake_texture
 from hi3d.views import Views, concatenate_views
 
 

@@ -6,12 +6,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from hi3d.assets.objects import RenderObject
 from hi3d.cameras import Cameras
 from hi3d.errors import InputError
 from hi3d.progress import console
-from hi3d.rendering import blender, opengl, ray_casting
-from hi3d.rendering.blender_process import blender_command
-from hi3d.rendering.objects import RenderObject
+from hi3d.rendering import embree
+from hi3d.rendering.blender import backend as blender
+from hi3d.rendering.blender.process import blender_command
+from hi3d.rendering.opengl import backend as opengl
 from hi3d.rendering.shading import SHADINGS, Drawing, Shading
 from hi3d.views import Views
 
@@ -103,9 +105,7 @@ def render_views(
         factor = supersampling or (1 if min(size) >= ENOUGH_PIXELS else 2)
         drawing = opengl.draw(object, viewmats, Ks, *size, factor, shading, normals)
     else:
-        drawing = ray_casting.draw(
-            object, viewmats, Ks, *size, supersampling or 2, shading, normals
-        )
+        drawing = embree.draw(object, viewmats, Ks, *size, supersampling or 2, shading, normals)
     device = cameras.viewmats.device
     return RenderedViews(
         torch.from_numpy(drawing.rgba8).to(device),

@@ -6,12 +6,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from hi3d.data.dataset import OrbitDataset
 from hi3d.data.epoch_order import Share
-from hi3d.data.orbit_dataset import OrbitDataset
-from hi3d.data.orbit_decoding import OrbitReading, unpack_orbits
-from hi3d.data.orbit_loader import OrbitLoader
-from hi3d.data.orbit_stream import OrbitStream
+from hi3d.data.loader import OrbitLoader
+from hi3d.data.stream import OrbitStream
 from hi3d.errors import InputError
+from hi3d.orbits.decoding import OrbitReading, unpack_orbits
 from hi3d.training.experiment import DataConfig
 
 
@@ -20,7 +20,7 @@ class OrbitDataModule(pl.LightningDataModule):
 
     The loaders split the orbits over the processes of a training themselves, and the position
     within the epoch is part of the checkpoint. Batches travel as integers and are unpacked on the
-    device; see `hi3d.data.orbit_decoding.unpack_orbits` for what the networks get.
+    device; see `hi3d.orbits.decoding.unpack_orbits` for what the networks get.
     """
 
     def __init__(self, config: DataConfig, load_depth: bool, seed: int | None = None):

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from hi3d.config import load_config, peek
-from hi3d.data.degradation_draws import DegradationConfig
+from hi3d.degradation.draws import DegradationConfig
 from hi3d.diffusion.unet import UNetConfig
 from hi3d.errors import InputError
 
@@ -233,7 +233,7 @@ class OrbitPredictorConfig:
     the training, and in between on a logarithmic scale. 1e-5 is 50 dB."""
     mirror_probability: float = 0.5
     permute_colours_probability: float = 0.3
-    """See `hi3d.training.augmentation.augment_orbits`."""
+    """See `hi3d.nano.augmentation.augment_orbits`."""
 
 
 @dataclass

@@ -17,7 +17,7 @@ from hi3d.diffusion.sampling import OrbitCondition, conditioned_network
 from hi3d.diffusion.stage1_condition import stage1_condition
 from hi3d.diffusion.unet import build_unet, stage1_in_channels
 from hi3d.diffusion.weights import load_network, load_networks, load_unet, write_model_index
-from hi3d.training.augmentation import augment_orbits
+from hi3d.nano.augmentation import augment_orbits
 from hi3d.training.experiment import Stage1Experiment
 from hi3d.training.losses import relative_weights
 from hi3d.training.module import Batch, TrainingModule

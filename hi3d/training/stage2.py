@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hi3d.data.degradation import degrade
 from hi3d.data.epoch_order import fold_of
+from hi3d.degradation.pipeline import degrade
 from hi3d.diffusion.conditioning import (
     augment_with_noise,
     decode_orbit,
@@ -18,13 +18,13 @@ from hi3d.diffusion.conditioning import (
     vector_condition,
 )
 from hi3d.diffusion.edm import karras_sigmas
-from hi3d.diffusion.orbit_predictor import OrbitPredictor
-from hi3d.diffusion.reference_detail import add_reference_detail
 from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
 from hi3d.diffusion.stage1_condition import stage1_condition
 from hi3d.diffusion.unet import stage2_in_channels
 from hi3d.diffusion.weights import load_network, load_networks, read_model_index
 from hi3d.errors import InputError
+from hi3d.nano.orbit_predictor import OrbitPredictor
+from hi3d.nano.reference_detail import add_reference_detail
 from hi3d.training.experiment import Stage2Experiment
 from hi3d.training.module import Batch
 from hi3d.training.stage1 import Stage1Module

@@ -17,8 +17,15 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from hi3d.config import config_to_dict
 from hi3d.errors import InputError
 from hi3d.files import make_folder
+from hi3d.nano.train_networks import (
+    DepthModule,
+    ElevationModule,
+    ImageEncoderModule,
+    VAEModule,
+)
+from hi3d.nano.train_orbit_predictor import OrbitPredictorModule
 from hi3d.progress import console
-from hi3d.run_report import RunReport
+from hi3d.report import RunReport
 from hi3d.training.callbacks import ExportModel, StepProgress
 from hi3d.training.datamodule import OrbitDataModule
 from hi3d.training.experiment import (
@@ -33,13 +40,6 @@ from hi3d.training.experiment import (
     VAEExperiment,
 )
 from hi3d.training.module import TrainingModule
-from hi3d.training.orbit_predictor import OrbitPredictorModule
-from hi3d.training.small_networks import (
-    DepthModule,
-    ElevationModule,
-    ImageEncoderModule,
-    VAEModule,
-)
 from hi3d.training.stage1 import Stage1Module
 from hi3d.training.stage2 import Stage2Module
 

@@ -16,7 +16,7 @@ from hi3d.evaluation.mesh_metrics import (
     seen_chamfer_distance,
     volume_iou,
 )
-from hi3d.surface_mesh import SurfaceMesh
+from hi3d.mesh import SurfaceMesh
 
 
 def from_trimesh(mesh: trimesh.Trimesh, shift: tuple[float, float, float] = (0, 0, 0)):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hi3d.data.degradation_draws import DegradationConfig
+from hi3d.degradation.draws import DegradationConfig
 from hi3d.errors import InputError
 from hi3d.pipelines.data_sheets import GAP, LABEL_HEIGHT, LABEL_WIDTH, write_data_sheets
 from hi3d.views import Views

@@ -10,10 +10,10 @@ from PIL import Image
 from hi3d.cameras import Cameras, cameras_at
 from hi3d.config import load_config
 from hi3d.errors import InputError
+from hi3d.mesh_io import load_mesh
 from hi3d.pipelines.pictures import preview_cameras
 from hi3d.pipelines.usable_views import usable_views
 from hi3d.pipelines.views_to_mesh import ReconstructConfig, reconstruct_folder
-from hi3d.reconstruction.mesh_io import load_mesh
 from hi3d.views import Views, cameras_from_json
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "views-of-other-methods.md"

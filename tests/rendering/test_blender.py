@@ -10,13 +10,13 @@ import pytest
 import torch
 import trimesh
 
+from hi3d.assets.objects import ObjectPart, RenderObject
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.errors import InputError
-from hi3d.rendering import blender_process
-from hi3d.rendering.blender import SYNCDREAMER, BlenderSettings
-from hi3d.rendering.blender_process import BLENDER_VARIABLE, BlenderProcess
-from hi3d.rendering.objects import ObjectPart, RenderObject
-from hi3d.rendering.open_exr import read_exr
+from hi3d.rendering.blender import process as blender_process
+from hi3d.rendering.blender.backend import SYNCDREAMER, BlenderSettings
+from hi3d.rendering.blender.open_exr import read_exr
+from hi3d.rendering.blender.process import BLENDER_VARIABLE, BlenderProcess
 from hi3d.rendering.rasterizer import render_views
 
 needs_blender = pytest.mark.skipif(

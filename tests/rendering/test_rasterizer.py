@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from hi3d.assets.objects import ObjectPart, RenderObject, linear_from_srgb, srgb_from_linear
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.errors import InputError
-from hi3d.rendering import opengl, rasterizer
-from hi3d.rendering.objects import ObjectPart, RenderObject, linear_from_srgb, srgb_from_linear
+from hi3d.rendering import rasterizer
+from hi3d.rendering.opengl import backend as opengl
 from hi3d.rendering.rasterizer import render_views
 
 NO_OPENGL = opengl.opengl_error()

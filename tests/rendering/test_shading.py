@@ -5,11 +5,11 @@ import pytest
 import torch
 import trimesh
 
+from hi3d.assets.objects import ObjectPart, RenderObject, linear_from_srgb, srgb_from_linear
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.errors import InputError
-from hi3d.rendering import opengl
-from hi3d.rendering.egl_devices import choose_device, chosen_device
-from hi3d.rendering.objects import ObjectPart, RenderObject, linear_from_srgb, srgb_from_linear
+from hi3d.rendering.opengl import backend as opengl
+from hi3d.rendering.opengl.egl_devices import choose_device, chosen_device
 from hi3d.rendering.rasterizer import render_views
 from hi3d.rendering.shading import AMBIENT_SHARE, KEY_LIGHT_DIRECTION, KEY_LIGHT_SHARE
 

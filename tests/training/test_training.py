@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from hi3d.data.dataset import OrbitDataset
 from hi3d.data.epoch_order import fold_of
-from hi3d.data.orbit_dataset import OrbitDataset
 from hi3d.diffusion.conditioning import decode_orbit, repeat_around, scaled_latents
-from hi3d.diffusion.orbit_predictor import predict_orbit
 from hi3d.errors import InputError
-from hi3d.training.augmentation import mirror_orbit
+from hi3d.nano.augmentation import mirror_orbit
+from hi3d.nano.orbit_predictor import predict_orbit
+from hi3d.nano.train_networks import disparity_target
 from hi3d.training.experiment import load_experiment
 from hi3d.training.losses import (
     loss_contrastive,
@@ -20,7 +21,6 @@ from hi3d.training.losses import (
     relative_weights,
 )
 from hi3d.training.module import learning_rate_factor
-from hi3d.training.small_networks import disparity_target
 from hi3d.training.trainer import build_module, train
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -1,0 +1,1 @@
+"""Every reader of an object file, for rendering, evaluation and training alike."""

@@ -1,0 +1,1 @@
+"""Real-ESRGAN-style degradation of orbit videos, for the refiner's training (Section 4.3)."""

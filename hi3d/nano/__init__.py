@@ -1,0 +1,1 @@
+"""What only the small model has; `diffusion` and `training` know nothing of it."""

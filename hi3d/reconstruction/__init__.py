@@ -1,1 +1,0 @@
-"""Views to splats to signed distance field to textured mesh (paper, Section 4.4)."""

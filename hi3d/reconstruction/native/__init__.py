@@ -1,1 +1,0 @@
-"""C/OpenMP kernels for the CPU, compiled at first use."""

@@ -1,0 +1,1 @@
+"""The Cycles backend: Blender in a process of its own."""

@@ -1,0 +1,1 @@
+"""Views to a signed distance field, and the field to a closed mesh (paper, Section 4.4)."""

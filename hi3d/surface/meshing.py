@@ -1,0 +1,164 @@
+"""From a field to one closed, outward-oriented triangle mesh with vertex colours."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+import trimesh
+
+from hi3d.cameras import Cameras
+from hi3d.mesh import SurfaceMesh
+from hi3d.surface.grid import GridField
+from hi3d.surface.marching_cubes import marching_cubes
+from hi3d.surface.unseen_side import flatten_unseen_side
+
+FAST_FACES = 4
+"""So many times the target's faces are left to the careful decimation."""
+AGGRESSIVENESS = 3  # of fast_simplification: more careful than its default of 7
+TAUBIN_PASS_BAND = (0.5, 0.53)  # lambda and mu of Taubin 1995: shrink, then inflate slightly more
+
+
+@dataclass
+class MeshingConfig:
+    """Settings of `extract_mesh`."""
+
+    resolution: int = 0
+    """Vertices a side of the grid on which the surface is traced, 512 at most; 0 = the field's."""
+    target_faces: int = 20000
+    """Upper bound on the triangles, unless that would open the surface; 0 = keep all."""
+    min_component_share: float = 0.02
+    """Separate pieces with less than this share of the largest one's volume are dropped."""
+    smoothing_iterations: int = 30
+    """Taubin smoothing passes against noise of about a voxel, without shrinking; 0 = none. A
+    smoother surface also decimates further without opening."""
+    flatten_unseen_side: bool = True
+    """Span the side that no camera sees from its visible rim; needs the cameras."""
+
+
+def extract_mesh(
+    field: GridField, config: MeshingConfig | None = None, cameras: Cameras | None = None
+) -> SurfaceMesh:
+    """The zero level set of a field as a closed mesh, coloured by the field.
+
+    Args:
+        field: sdf negative inside.
+        config: settings; None = the defaults.
+        cameras: of the views that the field was fitted to; without them the side that they do not
+            see stays as it is.
+
+    Returns:
+        A watertight mesh with positive volume, on the field's device.
+
+    Raises:
+        InputError: the field has no surface, or the resolution is out of range.
+    """
+    config = config or MeshingConfig()
+    mesh = marching_cubes(field, config.resolution)
+    mesh = without_floaters(mesh, config.min_component_share)
+    if config.smoothing_iterations > 0:
+        lamb, nu = TAUBIN_PASS_BAND
+        trimesh.smoothing.filter_taubin(mesh, lamb, nu, 2 * config.smoothing_iterations)
+    if cameras is not None and config.flatten_unseen_side:
+        mesh = flatten_unseen_side(mesh, cameras.positions.cpu().numpy())
+    if config.target_faces > 0:
+        mesh = decimated(mesh, config.target_faces)
+    device = field.sdf.device
+    vertices = torch.from_numpy(np.array(mesh.vertices, dtype=np.float32)).to(device)
+    _, vertex_rgb = field.query(vertices)
+    faces = torch.from_numpy(np.array(mesh.faces, dtype=np.int64)).to(device)
+    return SurfaceMesh(vertices, faces, vertex_rgb.detach())
+
+
+def without_floaters(mesh: trimesh.Trimesh, min_share: float) -> trimesh.Trimesh:
+    """Drop small separate pieces, and closed hollows inside, which no view can have seen.
+
+    Args:
+        mesh: closed.
+        min_share: of the largest piece's volume.
+    """
+    pieces = mesh.split(only_watertight=False)
+    if len(pieces) <= 1:
+        return mesh
+    volumes = np.array([piece.volume for piece in pieces])  # negative for the wall of a hollow
+    kept = [p for p, v in zip(pieces, volumes, strict=True) if v >= min_share * volumes.max()]
+    return cast(trimesh.Trimesh, trimesh.util.concatenate(kept)) if kept else mesh
+
+
+def decimated(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh:
+    """Quadric decimation that keeps a closed mesh closed.
+
+    The fast collapse takes a large mesh most of the way, and collapses that check each edge's
+    surroundings (libigl) the rest. If that opens the surface, the latter do it all; at last the
+    closest that came out closed is returned.
+
+    Args:
+        mesh: closed.
+        target_faces: upper bound for the result, unless it would open the surface.
+    """
+    if len(mesh.faces) <= target_faces:
+        return mesh
+    starts = [mesh]
+    if len(mesh.faces) > FAST_FACES * target_faces:
+        simple = collapsed_fast(mesh, FAST_FACES * target_faces)
+        starts = [mesh] if simple is None else [simple, mesh]
+    for start in starts:
+        simple = collapsed_carefully(start, target_faces)
+        if simple is not None:
+            return simple
+    return starts[0]
+
+
+def collapsed_fast(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh | None:
+    """What fast_simplification makes of a mesh, or None if it is not closed.
+
+    It may fold faces onto each other, which cancel, or make sheets touch along an edge.
+    """
+    import fast_simplification
+
+    vertices, faces = fast_simplification.simplify(
+        np.asarray(mesh.vertices, dtype=np.float32),
+        np.asarray(mesh.faces, dtype=np.int32),
+        target_count=target_faces,
+        agg=AGGRESSIVENESS,
+    )
+    return closed_mesh(vertices, without_folds(faces))
+
+
+def collapsed_carefully(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh | None:
+    """What libigl's quadric decimation makes of a mesh, or None if it is not closed."""
+    import igl
+
+    vertices, faces, *_ = igl.qslim(
+        np.asfortranarray(mesh.vertices, dtype=np.float64),
+        np.asfortranarray(mesh.faces, dtype=np.int32),
+        target_faces,
+    )
+    return closed_mesh(vertices, faces)
+
+
+def closed_mesh(vertices: np.ndarray, faces: np.ndarray) -> trimesh.Trimesh | None:
+    """A mesh without unused vertices, or None if it does not enclose a volume."""
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    mesh.remove_unreferenced_vertices()
+    return mesh if mesh.is_watertight and mesh.volume > 0 else None
+
+
+def without_folds(faces: np.ndarray) -> np.ndarray:
+    """Drop pairs of faces with the same three vertices, which enclose nothing.
+
+    Each edge loses two faces, so what was closed stays closed.
+
+    Args:
+        faces: [F, 3] vertex indices.
+    """
+    _, group, sizes = np.unique(
+        np.sort(faces, axis=1), axis=0, return_inverse=True, return_counts=True
+    )
+    return faces[sizes[group.ravel()] % 2 == 1]
+
+
+def mesh_to_trimesh(mesh: SurfaceMesh) -> trimesh.Trimesh:
+    """The same surface as trimesh knows it, without colours."""
+    vertices, faces = mesh.vertices.detach().cpu(), mesh.faces.cpu()
+    return trimesh.Trimesh(vertices.numpy(), faces.numpy(), process=False)

@@ -1,0 +1,1 @@
+"""Base-colour textures baked from views (paper, Section 4.4)."""

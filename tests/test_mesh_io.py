@@ -1,0 +1,192 @@
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from hi3d.errors import InputError
+from hi3d.mesh import SurfaceMesh
+from hi3d.mesh_io import is_closed, load_mesh, save_mesh
+from hi3d.texture.atlas import sample_texture
+
+
+@pytest.fixture
+def coloured() -> SurfaceMesh:
+    box = trimesh.creation.box((1, 0.6, 0.3))
+    generator = torch.Generator().manual_seed(0)
+    return SurfaceMesh(
+        torch.tensor(box.vertices, dtype=torch.float32),
+        torch.tensor(box.faces),
+        (torch.rand(8, 3, generator=generator) * 255).round() / 255,
+    )
+
+
+@pytest.fixture
+def textured(coloured) -> SurfaceMesh:
+    """Every face has vertices of its own, as along texture seams."""
+    corners = coloured.faces.reshape(-1)
+    generator = torch.Generator().manual_seed(1)
+    uvs = torch.rand(len(corners), 2, generator=generator)
+    texture = (torch.rand(3, 8, 16, generator=generator) * 255).round() / 255
+    faces = torch.arange(len(corners)).reshape(-1, 3)
+    vertex_rgb = sample_texture(texture, uvs)
+    return SurfaceMesh(coloured.vertices[corners], faces, vertex_rgb, uvs, texture)
+
+
+def glb_json(path) -> dict:
+    data = path.read_bytes()
+    magic, version, length, json_length, kind = struct.unpack_from("<4sIII4s", data)
+    assert (magic, version, length, kind) == (b"glTF", 2, len(data), b"JSON")
+    assert json_length % 4 == 0
+    assert data[20 + json_length + 4 :][:4] == b"BIN\0"
+    return json.loads(data[20 : 20 + json_length])
+
+
+def glb_floats(path, attribute: str) -> np.ndarray:
+    content, data = glb_json(path), path.read_bytes()
+    (json_length,) = struct.unpack_from("<I", data, 12)
+    accessor = content["accessors"][content["meshes"][0]["primitives"][0]["attributes"][attribute]]
+    view = content["bufferViews"][accessor["bufferView"]]
+    start = 28 + json_length + view["byteOffset"]
+    return np.frombuffer(data[start : start + view["byteLength"]], "<f4").reshape(
+        accessor["count"], -1
+    )
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".obj"])
+def test_textured_round_trip(textured, tmp_path, suffix):
+    save_mesh(textured, tmp_path / f"box{suffix}")
+    loaded = load_mesh(tmp_path / f"box{suffix}")
+    assert torch.equal(loaded.vertices, textured.vertices)
+    assert torch.equal(loaded.faces, textured.faces)
+    assert torch.allclose(loaded.uvs, textured.uvs, atol=1e-7)
+    assert torch.equal(loaded.texture, textured.texture)
+    assert torch.allclose(loaded.vertex_rgb, textured.vertex_rgb, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".obj", ".ply"])
+def test_coloured_round_trip(coloured, tmp_path, suffix):
+    save_mesh(coloured, tmp_path / f"box{suffix}")
+    loaded = load_mesh(tmp_path / f"box{suffix}")
+    assert torch.equal(loaded.vertices, coloured.vertices)
+    assert torch.equal(loaded.faces, coloured.faces)
+    assert torch.allclose(loaded.vertex_rgb, coloured.vertex_rgb, atol=1e-6)
+    assert loaded.texture is None
+
+
+def test_glb_is_y_up_and_ply_is_z_up(tmp_path):
+    vertices = torch.tensor([[1.0, 2.0, 3.0], [0, 0, 0], [0, 1, 0]])
+    mesh = SurfaceMesh(vertices, torch.tensor([[0, 1, 2]]), torch.ones(3, 3))
+    save_mesh(mesh, tmp_path / "a.glb")
+    save_mesh(mesh, tmp_path / "a.ply")
+    save_mesh(mesh, tmp_path / "a.obj")
+    assert glb_floats(tmp_path / "a.glb", "POSITION")[0].tolist() == [1, 3, -2]
+    assert (tmp_path / "a.obj").read_text().startswith("v 1 3 -2 1 1 1\n")
+    assert trimesh.load(tmp_path / "a.ply", process=False).vertices[0].tolist() == [1, 2, 3]
+    assert load_mesh(tmp_path / "a.obj", up="z").vertices[0].tolist() == [1, 3, -2]
+
+
+def test_exported_meshes_stand_upright_in_trimesh(tmp_path):
+    """Y is up in GLB and OBJ, as their readers expect; z in PLY, as in memory."""
+    tall = trimesh.creation.cone(radius=0.1, height=0.9)  # base at z = 0, tip at z = 0.9
+    vertices = torch.tensor(tall.vertices, dtype=torch.float32)
+    mesh = SurfaceMesh(vertices, torch.tensor(tall.faces), torch.ones_like(vertices))
+    for suffix, axis in (("glb", 1), ("obj", 1), ("ply", 2)):
+        save_mesh(mesh, tmp_path / f"tall.{suffix}")
+        loaded = trimesh.load(tmp_path / f"tall.{suffix}", force="mesh")
+        assert loaded.bounds[:, axis].tolist() == pytest.approx([0, 0.9], abs=1e-6)
+        assert loaded.volume > 0
+        top = loaded.vertices[loaded.vertices[:, axis].argmax()]
+        assert abs(top).sum() == pytest.approx(0.9, abs=1e-5)  # the tip, on the axis
+
+
+def test_glb_fields_of_a_textured_mesh(textured, tmp_path):
+    save_mesh(textured, tmp_path / "box.glb")
+    content = glb_json(tmp_path / "box.glb")
+    (material,) = content["materials"]
+    assert material["pbrMetallicRoughness"] == {
+        "metallicFactor": 0.0,
+        "roughnessFactor": 1.0,
+        "baseColorTexture": {"index": 0},
+    }
+    assert material["doubleSided"] is False
+    assert content["extensionsUsed"] == ["KHR_materials_unlit"]
+    assert content["images"][0]["mimeType"] == "image/png"
+    (primitive,) = content["meshes"][0]["primitives"]
+    # A vertex colour would be multiplied with the texture.
+    assert set(primitive["attributes"]) == {"POSITION", "TEXCOORD_0"}
+    # The origin of glTF's texture coordinates is at the top left.
+    uvs = glb_floats(tmp_path / "box.glb", "TEXCOORD_0")
+    assert np.allclose(uvs[:, 1], 1 - textured.uvs[:, 1].numpy())
+    position = content["accessors"][primitive["attributes"]["POSITION"]]
+    assert np.allclose(position["min"], [-0.5, -0.15, -0.3])
+    assert np.allclose(position["max"], [0.5, 0.15, 0.3])
+    assert all(view["byteOffset"] % 4 == 0 for view in content["bufferViews"])
+
+
+def test_glb_vertex_colours_are_linear(tmp_path):
+    # sRGB 0.5 is linear ((0.5 + 0.055) / 1.055)^2.4 = 0.21404; 0.04 is 0.04 / 12.92 = 0.003096.
+    rgb = torch.tensor([[0.5, 0.04, 1.0]]).repeat(3, 1)
+    mesh = SurfaceMesh(torch.eye(3), torch.tensor([[0, 1, 2]]), rgb)
+    save_mesh(mesh, tmp_path / "a.glb")
+    colours = glb_floats(tmp_path / "a.glb", "COLOR_0")
+    assert colours[0] == pytest.approx([0.21404, 0.003096, 1.0], abs=1e-5)
+
+
+def test_obj_names_its_material_and_texture(textured, tmp_path):
+    save_mesh(textured, tmp_path / "box.obj")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["box.mtl", "box.obj", "box.png"]
+    assert "mtllib box.mtl\n" in (tmp_path / "box.obj").read_text()
+    assert "map_Kd box.png\n" in (tmp_path / "box.mtl").read_text()
+    with Image.open(tmp_path / "box.png") as image:
+        assert image.size == (16, 8)
+
+
+def test_a_scene_becomes_one_mesh(tmp_path):
+    scene = trimesh.Scene()
+    red = trimesh.creation.box((1, 1, 1))
+    red.visual.vertex_colors = [255, 0, 0, 255]
+    scene.add_geometry(red)
+    scene.add_geometry(trimesh.creation.box((1, 1, 1)), transform=np.diag([2.0, 2, -2, 1]))
+    scene.export(tmp_path / "two.glb")
+    mesh = load_mesh(tmp_path / "two.glb")
+    assert mesh.vertices.shape == (16, 3)
+    assert mesh.faces.max() == 15
+    assert mesh.vertices.abs().amax(dim=0).tolist() == pytest.approx([1, 1, 1])
+    is_red = (mesh.vertex_rgb - torch.tensor([1.0, 0, 0])).abs().amax(-1) < 1e-6
+    assert is_red.sum() == 8
+    assert mesh.vertices[is_red].abs().max().item() == pytest.approx(0.5)
+    assert torch.equal(mesh.vertex_rgb[~is_red], torch.full((8, 3), 0.5))
+    # The mirrored part is turned outside again: both volumes, 1 and 8, count positive.
+    whole = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
+    assert whole.volume == pytest.approx(9)
+
+
+def test_is_closed_sees_through_seams(coloured, textured):
+    assert is_closed(coloured)
+    assert is_closed(textured)
+    opened = SurfaceMesh(coloured.vertices, coloured.faces[1:], coloured.vertex_rgb)
+    assert not is_closed(opened)
+    doubled = SurfaceMesh(
+        coloured.vertices, torch.cat([coloured.faces, coloured.faces[:1]]), coloured.vertex_rgb
+    )
+    assert not is_closed(doubled)
+
+
+def test_bad_input_is_one_line(coloured, tmp_path):
+    with pytest.raises(InputError, match="end the name in"):
+        save_mesh(coloured, tmp_path / "a.stl")
+    with pytest.raises(InputError, match="no faces"):
+        save_mesh(SurfaceMesh(coloured.vertices, coloured.faces[:0], coloured.vertex_rgb), "a.glb")
+    with pytest.raises(InputError, match="no mesh file"):
+        load_mesh(tmp_path / "absent.glb")
+    with pytest.raises(InputError, match="not a mesh file"):
+        load_mesh(tmp_path / "a.txt")
+    for suffix in ("glb", "obj", "ply"):
+        (tmp_path / f"broken.{suffix}").write_bytes(b"not a mesh")
+        with pytest.raises(InputError) as caught:
+            load_mesh(tmp_path / f"broken.{suffix}")
+        assert "\n" not in str(caught.value)
