@@ -3,8 +3,8 @@
     PYTHONPATH=. PYOPENGL_PLATFORM=egl python benchmarks/render_with_pyrender.py FOLDER...
 
 Each folder holds what `hi3d.rendering.blender.backend.write_geometry` writes, and `job.json` with
-and materials. Views are drawn flat (unlit) and double-sided with pyrender's 4 samples per pixel,
-and encoded by `hi3d.orbits.png`. Waits for a line on standard input after a first object;
+cameras and materials. Views are drawn flat (unlit) and double-sided with pyrender's 4 samples per
+pixel, and encoded by `hi3d.orbits.png`. Waits for a line on standard input after a first object;
 prints wall and CPU seconds of the objects that follow.
 """
 

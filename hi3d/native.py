@@ -1,8 +1,8 @@
 """C kernels for the CPU, built by the system compiler at first use and cached by their content.
 
 A kernel is a file `NAME.c` beside the module that calls it, with plain C functions: pointers to
-contiguous arrays, sizes and a number of threads. Its caller declares `argtypes`, allocates every array, and keeps a
-readable torch twin for computers without a compiler.
+contiguous arrays, sizes and a number of threads. Its caller declares `argtypes`, allocates every
+array, and keeps a readable torch twin for computers without a compiler.
 """
 
 import ctypes
