@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import load_config
-from hi3d.data import degradation_draws as drawn
+from hi3d.degradation import draws as drawn
 from hi3d.degradation.masks import replace_regions
 from hi3d.degradation.noise import GREY_WEIGHTS
 from hi3d.degradation.pipeline import degrade

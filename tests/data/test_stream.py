@@ -162,7 +162,7 @@ def test_resume_with_other_settings(tmp_path, make_shards, capsys, monkeypatch):
 def test_skipping_decodes_nothing(tmp_path, make_shards, monkeypatch):
     make_shards(tmp_path, [6, 6])
     decoded = []
-    from hi3d.data import orbit_stream
+    from hi3d.data import stream as orbit_stream
 
     decode = orbit_stream.decode_orbit
     monkeypatch.setattr(

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hi3d.data import matting
 from hi3d.errors import InputError
+from hi3d.photo import matting
 from hi3d.photo.framing import ForegroundConfig, extract_foreground, frame_object, load_photo
 
 CONFIG = ForegroundConfig(resolution=64, object_fraction=0.75)
