@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
+from hi3d.progress import set_quiet
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
@@ -28,6 +30,8 @@ def run_script(monkeypatch, capsys):
             runpy.run_path(str(SCRIPTS / name), run_name="__main__")
         except SystemExit as stop:
             code = int(stop.code or 0)
+        finally:
+            set_quiet(False)  # a script's --quiet would silence the tests that follow
         return Finished(code, *capsys.readouterr())
 
     return run
