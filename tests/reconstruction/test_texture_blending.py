@@ -3,6 +3,7 @@ import torch
 
 from hi3d.cameras import Cameras, cameras_at
 from hi3d.errors import InputError
+from hi3d.progress import console
 from hi3d.reconstruction.atlas import nearest_texels, sample_texture, surface_texels
 from hi3d.reconstruction.texture import TextureConfig, TextureMode, bake_texture
 from hi3d.reconstruction.texture_blending import (
