@@ -38,5 +38,5 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 
 .PHONY: docs
 docs: env  # API pages in outputs/docs; broken references are errors
-	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) pdoc==16.0.0
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[docs]'
 	PYTHONPATH=. $(BIN)/python docs/build_pages.py --output outputs/docs

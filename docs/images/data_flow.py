@@ -65,7 +65,7 @@ def box(x: float, y: float, title: str, folder: str, fill: str) -> str:
         f'<rect x="{x}" y="{y}" width="{width}" height="{BOX_HEIGHT}" rx="9" '
         f'fill="{END if title in ENDS else fill}" stroke="#445" stroke-width="1.3"/>'
         + text(middle, y + 26, title, 15, 'font-weight="600"')
-        + text(middle, y + 47, folder, 14, 'fill="#345" font-family="monospace"')
+        + text(middle, y + 47, folder, 13, 'fill="#345" font-family="monospace"')
     )
 
 
@@ -121,7 +121,8 @@ def picture() -> str:
         'font-family="Helvetica, Arial, sans-serif" role="img" '
         'aria-label="From a photo to a textured mesh: steps, folders and values">'
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" '
-        'markerWidth="7" markerHeight="7" orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="#334"/></marker></defs>'
+        'markerWidth="7" markerHeight="7" orient="auto">'
+        '<path d="M0,0 L8,4 L0,8 z" fill="#334"/></marker></defs>'
         f'<rect width="{WIDTH}" height="610" fill="#ffffff"/>' + "\n".join(parts) + "</svg>\n"
     )
 
