@@ -145,11 +145,25 @@ def broken_links(root: Path) -> list[str]:
     return found
 
 
+def with_indented_arguments(docstring: str) -> str:
+    """Indents the arguments of an `__init__` whose docstring begins with them.
+
+    The formatter puts them below `Args:` without indentation, where pdoc would see one paragraph.
+    """
+    if not docstring.startswith("Args:\n"):
+        return docstring
+    arguments, blank_line, rest = docstring.partition("\n\n")
+    return arguments.replace("\n", "\n    ") + blank_line + rest
+
+
 def write_pages(output: Path) -> list[str]:
     """Writes the pages and returns what pdoc complains of."""
     import pdoc  # type: ignore[import-not-found, unused-ignore]
+    from pdoc import docstrings as formats
     from pdoc import render
 
+    plain_google = formats.google
+    formats.google = lambda text: plain_google(with_indented_arguments(text))
     render.configure(docformat="google", footer_text="hi3d: one photo to a textured mesh")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -162,11 +176,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "outputs/docs")
     output: Path = parser.parse_args().output
-    complaints = broken_names(ROOT) + broken_links(ROOT) + write_pages(output)
-    for line in complaints:
-        print(line, file=sys.stderr)
+    complaints = broken_names(ROOT) + broken_links(ROOT) or write_pages(output)
     if complaints:
-        sys.exit(1)
+        sys.exit("\n".join(complaints))
     print(f"{output / 'index.html'}")
 
 

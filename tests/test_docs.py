@@ -64,3 +64,11 @@ def test_planted_broken_links_are_reported(pages, tree):
         "docs/b.md: images/p.svg is not there",
         "docs/b.md: hi3d/view.py is not there",
     ]
+
+
+def test_arguments_that_begin_a_docstring_are_indented(pages):
+    docstring = "Args:\nfolder: of orbits\n    and shards.\n\nRaises:\n    InputError: none."
+    assert pages.with_indented_arguments(docstring) == (
+        "Args:\n    folder: of orbits\n        and shards.\n\nRaises:\n    InputError: none."
+    )
+    assert pages.with_indented_arguments("A sentence.\n\nArgs:") == "A sentence.\n\nArgs:"
