@@ -1,4 +1,4 @@
-# make demo | test | check | env | format
+# make demo | test | check | env | format | docs
 PYTHON ?= python3
 VENV ?= .venv
 # Where the environment lacks a GPU, PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -35,3 +35,8 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
+
+.PHONY: docs
+docs: env  # API pages in outputs/docs; broken references are errors
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[docs]'
+	PYTHONPATH=. $(BIN)/python docs/build_pages.py --output outputs/docs
