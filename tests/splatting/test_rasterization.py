@@ -12,7 +12,7 @@ from hi3d.splats import GaussianSplats
 from hi3d.splatting.rasterization.native import (
     TILE_SIZE,
     composite,
-    native_library,
+    raster_kernel,
     tile_lists,
 )
 from hi3d.splatting.rasterization.native_projection import project_native
@@ -22,7 +22,7 @@ from hi3d.splatting.rasterization.tiles import bin_into_tiles
 from hi3d.splatting.rasterization.torch_reference import rasterize_reference
 
 needs_native = pytest.mark.skipif(
-    native_library() is None, reason="the C rasteriser does not compile here"
+    raster_kernel() is None, reason="the C rasteriser does not compile here"
 )
 Record = TypeVar("Record", GaussianSplats, Cameras, RenderedSplats)
 SH_0 = 0.5 / math.sqrt(math.pi)

@@ -9,7 +9,7 @@ from torch import Tensor
 from hi3d.cameras import Cameras
 from hi3d.splats import GaussianSplats
 from hi3d.splatting.rasterization.cuda import rasterize_gsplat
-from hi3d.splatting.rasterization.native import native_library, rasterize_native
+from hi3d.splatting.rasterization.native import raster_kernel, rasterize_native
 from hi3d.splatting.rasterization.native_projection import project_native
 from hi3d.splatting.rasterization.projection import (
     evaluate_harmonics,
@@ -51,7 +51,7 @@ def choose_backend(means: Tensor) -> Backend:
         return "torch"
     if means.device.type == "cuda":
         return "gsplat"
-    return "native" if means.device.type == "cpu" and native_library() is not None else "torch"
+    return "native" if means.device.type == "cpu" and raster_kernel() is not None else "torch"
 
 
 def rasterize(
