@@ -13,28 +13,28 @@ RADIUS, SIGMA = 5, 1.5  # 11x11 Gaussian window (Wang et al. 2004)
 C1, C2 = 0.01**2, 0.03**2  # for images in [0, 1]
 
 
-def ssim(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean structural similarity of images, with zeros beyond the border.
+def loss_ssim(predicted: Tensor, target: Tensor) -> Tensor:
+    """1 - the mean structural similarity of images, with zeros beyond the border.
 
-    Computed by C on the CPU where it compiles, else by `ssim_reference`.
+    Computed by C on the CPU where it compiles, else by `loss_ssim_reference`.
 
     Args:
         predicted: [V, C, H, W] in [0, 1].
         target: [V, C, H, W] in [0, 1]. Gets no gradient.
 
     Returns:
-        A scalar, at most 1.
+        A scalar, at least 0.
 
     Source: Wang et al. 2004, Equation 13, with an 11x11 Gaussian window.
     """
     on_cpu = predicted.device.type == target.device.type == "cpu"
     if on_cpu and predicted.dtype == target.dtype == torch.float32 and _kernel() is not None:
-        return _SsimNative.apply(predicted, target)
-    return ssim_reference(predicted, target)
+        return 1 - _SsimNative.apply(predicted, target)
+    return loss_ssim_reference(predicted, target)
 
 
-def ssim_reference(predicted: Tensor, target: Tensor) -> Tensor:
-    """The readable twin of `ssim`."""
+def loss_ssim_reference(predicted: Tensor, target: Tensor) -> Tensor:
+    """The readable twin of `loss_ssim`."""
     target = target.detach()
     mean_y, mean_yy = blur(torch.stack([target, target * target]))
     mean_x, mean_xx, mean_xy = blur(
@@ -44,7 +44,7 @@ def ssim_reference(predicted: Tensor, target: Tensor) -> Tensor:
     covariance = mean_xy - product
     variances = mean_xx + mean_yy - squares
     similarity = (2 * product + C1) * (2 * covariance + C2)
-    return (similarity / ((squares + C1) * (variances + C2))).mean()
+    return 1 - (similarity / ((squares + C1) * (variances + C2))).mean()
 
 
 def blur(images: Tensor) -> Tensor:

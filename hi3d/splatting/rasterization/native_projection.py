@@ -22,7 +22,6 @@ def project_native(
     scales: Tensor,  # [N, 3]
     opacities: Tensor,  # [N]
     cameras: Cameras,
-    antialiased: bool = False,
 ) -> ProjectedSplats:
     """The fast twin of `project_splats` for float32 on the CPU. The cameras get no gradient.
 
@@ -34,9 +33,7 @@ def project_native(
         raise ValueError("splats and cameras must be float32 on the CPU")
     if projection_kernel() is None:
         raise ValueError("the projection is not compiled: use backend='torch'")
-    return ProjectedSplats(
-        *_ProjectNative.apply(means, quats, scales, opacities, cameras, antialiased)
-    )
+    return ProjectedSplats(*_ProjectNative.apply(means, quats, scales, opacities, cameras))
 
 
 class _ProjectNative(torch.autograd.Function):
@@ -48,14 +45,13 @@ class _ProjectNative(torch.autograd.Function):
         scales: Tensor,
         opacities: Tensor,
         cameras: Cameras,
-        antialiased: bool,
     ) -> tuple[Tensor, ...]:
         kernel = projection_kernel()
         assert kernel is not None
         tensors = (means, quats, scales, opacities, cameras.viewmats, cameras.Ks)
         inputs = [tensor.detach().contiguous() for tensor in tensors]
         num_views, num = len(cameras), len(means)
-        sizes = (num, num_views, cameras.width, cameras.height, antialiased)
+        sizes = (num, num_views, cameras.width, cameras.height)
         means2d, conics, radii = (torch.empty(num_views, num, k) for k in (2, 3, 2))
         depths, projected_opacities = (torch.empty(num_views, num) for _ in range(2))
         outputs = (means2d, conics, depths, projected_opacities, radii)
@@ -73,4 +69,4 @@ class _ProjectNative(torch.autograd.Function):
         given = [grad.contiguous() for grad in grad_outputs[:4]]
         grads = [torch.empty_like(tensor) for tensor in inputs[:4]]
         kernel.splat_project_backward(*inputs, *ctx.sizes, num_threads(), *given, *grads)
-        return *grads, None, None
+        return *grads, None
