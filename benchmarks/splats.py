@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from kornia.filters import gaussian_blur2d
 
 from hi3d.assets.objects import load_object
 from hi3d.cameras import between_views, orbit_cameras
@@ -25,7 +26,6 @@ from hi3d.evaluation.view_metrics import psnr
 from hi3d.progress import console
 from hi3d.rendering.rasterizer import render_views
 from hi3d.splatting.fit import SplatConfig, fit_splats, render_between_views
-from hi3d.splatting.ssim import blur
 from hi3d.surface.initial_points import SURFACE_SHARE, initial_points
 from hi3d.views import Views
 
@@ -87,7 +87,7 @@ def perturb(views: Views, warp: float, color_shift: float, generator: torch.Gene
     gain, offset = color_shift * uniform(num, 3, 1, 1), color_shift / 2 * uniform(num, 3, 1, 1)
     rgb = rgb + gain * (rgb - (1 - alpha)) + offset * alpha
     share = 0.5 * torch.rand(num, 1, 1, 1, generator=generator)  # of a blur of 1.5 px
-    rgb = 1 + torch.lerp(rgb - 1, blur(rgb - 1), share)
+    rgb = 1 + torch.lerp(rgb - 1, gaussian_blur2d(rgb - 1, (11, 11), (1.5, 1.5), "constant"), share)
     return Views(rgb.clamp(0, 1), alpha, views.cameras)
 
 

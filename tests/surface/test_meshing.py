@@ -40,7 +40,7 @@ def box(points, half_sides):
     return outside.clamp_min(0).norm(dim=-1) + outside.amax(-1).clamp_max(0)
 
 
-def test_a_ball_is_closed_oriented_and_has_its_volume_and_colours():
+def test_a_ball_is_closed_oriented_and_has_its_volume_and_colors():
     mesh = extract_mesh(field_of(ball), MeshingConfig(target_faces=0))
     solid = mesh_to_trimesh(mesh)
     assert solid.is_watertight

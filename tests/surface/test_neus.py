@@ -90,7 +90,7 @@ def test_box_interval_by_hand():
     assert t_near[1] >= t_far[1]
 
 
-def test_rendering_a_sharp_ball_shows_its_silhouette_and_colour():
+def test_rendering_a_sharp_ball_shows_its_silhouette_and_color():
     grid = ActiveGrid(ball_field(48), surface_cells(ball_field(48).sdf, 4))
     origins = torch.tensor([[1.5, 0.0, 0.0], [1.5, 0.0, 0.0]])
     directions = torch.nn.functional.normalize(

@@ -20,7 +20,7 @@ def orbit(sphere_views) -> tuple[Views, torch.Tensor]:
     return sphere_views(orbit_cameras(20, 128, 8))
 
 
-def test_the_visible_part_of_a_ball_has_its_radius_and_colours(orbit):
+def test_the_visible_part_of_a_ball_has_its_radius_and_colors(orbit):
     views, depth = orbit
     field = fuse_depth(views, depth, RESOLUTION)
     mesh = extract_mesh(field, MeshingConfig(target_faces=0, smoothing_iterations=0))
