@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from hi3d.config import config_to_dict
+from hi3d.config import check_number, config_to_dict
 from hi3d.errors import InputError
 from hi3d.mesh import SurfaceMesh
 from hi3d.mesh_io import SUFFIXES, is_closed, load_mesh, save_mesh
@@ -32,9 +32,9 @@ class MeshReconstructionConfig:
     interpolated_views: int = 0
     """M of Section 4.4: views rendered from the splats between the given ones. They help where the
     given views do not agree (configs/generate.yaml has the paper's 16) and blur a surface that is
-    seen alike from all sides: benchmarks/interpolated_views.py."""
+    seen alike from all sides: benchmarks/interpolated_views.py. 0 or more."""
     interpolated_weight: float = 1.0
-    """Weight of the interpolated views in the surface, where the given ones have 1."""
+    """Weight of the interpolated views in the surface, 0 or more, where the given ones have 1."""
     splats: SplatConfig = field(default_factory=SplatConfig)
     neus: NeusConfig = field(default_factory=NeusConfig)
     meshing: MeshingConfig = field(default_factory=MeshingConfig)
@@ -43,6 +43,8 @@ class MeshReconstructionConfig:
     """Formats of the textured mesh: glb (always written), obj, ply."""
 
     def __post_init__(self) -> None:
+        check_number("interpolated_views", self.interpolated_views, 0)
+        check_number("interpolated_weight", self.interpolated_weight, 0)
         for name in self.export:
             if f".{name}" not in SUFFIXES:
                 known = ", ".join(suffix[1:] for suffix in SUFFIXES)
@@ -102,8 +104,6 @@ def reconstruct_mesh(
     Raises:
         InputError: fewer than two views show an object, or a setting is wrong.
     """
-    if config.interpolated_views < 0:
-        raise InputError(f"interpolated_views={config.interpolated_views}: give 0 or more")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     views, faults = usable_views(views)
     for view, fault in faults.items():

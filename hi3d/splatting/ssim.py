@@ -37,8 +37,9 @@ def loss_ssim_reference(predicted: Tensor, target: Tensor) -> Tensor:
     from kornia.metrics import ssim
 
     frame = (RADIUS,) * 4
-    framed = [torch.nn.functional.pad(images, frame) for images in (predicted, target.detach())]
-    return 1 - ssim(*framed, window_size=2 * RADIUS + 1, padding="valid").mean()
+    predicted = torch.nn.functional.pad(predicted, frame)
+    target = torch.nn.functional.pad(target.detach(), frame)
+    return 1 - ssim(predicted, target, window_size=2 * RADIUS + 1, padding="valid").mean()
 
 
 @functools.cache
