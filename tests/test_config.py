@@ -1,10 +1,18 @@
 """Configs: deltas over bases, typed, and a misspelt key is told with the nearest valid one."""
 
+import math
 from dataclasses import dataclass, field
 
 import pytest
 
-from hi3d.config import config_to_dict, load_config, peek
+from hi3d.config import (
+    check_choice,
+    check_number,
+    check_numbers,
+    config_to_dict,
+    load_config,
+    peek,
+)
 from hi3d.errors import InputError
 
 
@@ -73,3 +81,24 @@ def test_a_group_may_have_a_base_of_its_own(tmp_path):
     write(tmp_path / "inner/fast.yaml", "ratio: 0.7\n")
     with pytest.raises(InputError, match="rate"):
         load_config(Outer, path)
+
+
+@pytest.mark.parametrize("value", [-1, 11, math.nan, math.inf, -math.inf])
+def test_numbers_out_of_range_are_one_line(value):
+    check_number("key", 0, 0, 10)
+    check_number("key", 10, 0, 10)
+    with pytest.raises(InputError, match=rf"^key is {value}: give a number from 0 to 10$"):
+        check_number("key", value, 0, 10)
+    with pytest.raises(InputError, match=f"key is {value}"):
+        check_numbers("key", [1, value], 2, 0, 10)
+
+
+def test_lists_of_wrong_length_and_unknown_choices_are_one_line():
+    check_numbers("key", [1, 2], 2, 0)
+    check_choice("key", "a", ["a", "b"])
+    with pytest.raises(InputError, match=r"key is \[1\]: give 2 numbers"):
+        check_numbers("key", [1], 2, 0)
+    with pytest.raises(InputError, match=r"key is \[\]: give one or more numbers"):
+        check_numbers("key", [], None, 0)
+    with pytest.raises(InputError, match="key is c: give one of a, b"):
+        check_choice("key", "c", ["a", "b"])

@@ -65,8 +65,6 @@ KNOWN: set[str] = {
     "diffusion imports nano",
     "pipelines imports nano",
     "training imports nano",
-    "splatting imports surface",
-    "splatting imports evaluation",
     "mesh_io has no row in MAY_IMPORT",
     "mesh_io imports mesh",
     "mesh_io imports texture",

@@ -1,14 +1,12 @@
 """Views to a textured mesh: splats, interpolated views, NeuS, texture (paper, Section 4.4)."""
 
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from hi3d.config import config_to_dict
+from hi3d.config import check_number, config_to_dict
 from hi3d.errors import InputError
 from hi3d.mesh import SurfaceMesh
 from hi3d.mesh_io import SUFFIXES, is_closed, load_mesh, save_mesh
@@ -19,45 +17,34 @@ from hi3d.progress import console
 from hi3d.splats import GaussianSplats
 from hi3d.splatting.fit import SplatConfig, fit_splats, render_between_views
 from hi3d.splatting.rasterization.render import rasterize
-from hi3d.surface.grid import GridField
+from hi3d.surface.initial_points import initial_points
 from hi3d.surface.meshing import MeshingConfig, extract_mesh
 from hi3d.surface.neus.config import NeusConfig
 from hi3d.surface.neus.fit import fit_neus
-from hi3d.surface.tsdf import TsdfConfig, fuse_depth
 from hi3d.texture.bake import TextureConfig, bake_texture
 from hi3d.views import Views, concatenate_views
-
-
-class Surface(Enum):
-    """How the views become a signed distance field."""
-
-    neus = "neus"
-    """Fitted by volume rendering, as in the paper."""
-    tsdf = "tsdf"
-    """Fused from the depth of the splats: faster and coarser."""
 
 
 @dataclass
 class MeshReconstructionConfig:
     """Settings of the reconstruction."""
 
-    surface: Surface = Surface.neus
-
     interpolated_views: int = 0
     """M of Section 4.4: views rendered from the splats between the given ones. They help where the
     given views do not agree (configs/generate.yaml has the paper's 16) and blur a surface that is
-    seen alike from all sides: benchmarks/interpolated_views.py."""
+    seen alike from all sides: benchmarks/interpolated_views.py. 0 or more."""
     interpolated_weight: float = 1.0
-    """Weight of the interpolated views in the surface, where the given ones have 1."""
+    """Weight of the interpolated views in the surface, 0 or more, where the given ones have 1."""
     splats: SplatConfig = field(default_factory=SplatConfig)
     neus: NeusConfig = field(default_factory=NeusConfig)
-    tsdf: TsdfConfig = field(default_factory=TsdfConfig)
     meshing: MeshingConfig = field(default_factory=MeshingConfig)
     texture: TextureConfig = field(default_factory=TextureConfig)
     export: list[str] = field(default_factory=lambda: ["glb"])
     """Formats of the textured mesh: glb (always written), obj, ply."""
 
     def __post_init__(self) -> None:
+        check_number("interpolated_views", self.interpolated_views, 0)
+        check_number("interpolated_weight", self.interpolated_weight, 0)
         for name in self.export:
             if f".{name}" not in SUFFIXES:
                 known = ", ".join(suffix[1:] for suffix in SUFFIXES)
@@ -117,10 +104,8 @@ def reconstruct_mesh(
     Raises:
         InputError: fewer than two views show an object, or a setting is wrong.
     """
-    if config.interpolated_views < 0:
-        raise InputError(f"interpolated_views={config.interpolated_views}: give 0 or more")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    views, faults = usable_views(views, config.neus.half_extent)
+    views, faults = usable_views(views)
     for view, fault in faults.items():
         console.print(f"view {view} is left out: {fault}")
     # Generated views have a haze where nothing is: what alpha calls empty becomes white.
@@ -136,14 +121,9 @@ def reconstruct_mesh(
         return load_mesh(surface_path).to(device)
 
     def make_splats(facts: dict[str, Any]) -> GaussianSplats:
-        splats = fit_splats(views, config.splats, seed)
+        splats = fit_splats_from_hull(views, config.splats, seed)
         with torch.no_grad():
-            rendered = rasterize(
-                splats,
-                shown,
-                backend=config.splats.backend,
-                antialiased=config.splats.antialiased,
-            )
+            rendered = rasterize(splats, shown, backend=config.splats.backend)
         write_preview(run.path / "preview_splats.png", rendered.rgb)
         splats.save_ply(splats_path)
         facts.update(num_splats=len(splats), left_out=faults)
@@ -151,19 +131,12 @@ def reconstruct_mesh(
 
     def make_surface(facts: dict[str, Any]) -> SurfaceMesh:
         between = render_between_views(
-            splats,
-            views.cameras,
-            config.interpolated_views,
-            config.splats.backend,
-            config.splats.antialiased,
+            splats, views.cameras, config.interpolated_views, config.splats.backend
         )
         weights = torch.ones(len(views) + len(between))
         weights[len(views) :] = config.interpolated_weight
         all_views = concatenate_views(views, between)
-        if config.surface is Surface.tsdf:
-            grid = fuse_splats(splats, all_views, config, weights.to(device))
-        else:
-            grid = fit_neus(all_views, config.neus, seed, weights.to(device))
+        grid = fit_neus(all_views, config.neus, seed, weights.to(device))
         surface = extract_mesh(grid, config.meshing, views.cameras)
         write_preview(run.path / "preview_surface.png", render_shape(surface, shown).rgb)
         save_mesh(surface, surface_path)
@@ -186,26 +159,21 @@ def reconstruct_mesh(
         make_splats,
         lambda: GaussianSplats.load_ply(splats_path).to(device),
     )
-    surface = run.step(config.surface.value, surface_path, make_surface, load_surface)
+    surface = run.step("neus", surface_path, make_surface, load_surface)
     return run.step("texture", mesh_path, make_textured, lambda: load_mesh(mesh_path))
 
 
-def fuse_splats(
-    splats: GaussianSplats, views: Views, config: MeshReconstructionConfig, view_weights: Tensor
-) -> GridField:
-    """The field fused from the depth that splats have in the cameras of V views.
+def fit_splats_from_hull(views: Views, config: SplatConfig, seed: int) -> GaussianSplats:
+    """Gaussians fitted to views from their visual hull on.
 
     Args:
-        splats: fitted to the views.
-        views: alpha carves, colour goes to the surface.
+        views: V views over white with alpha.
         config: settings.
-        view_weights: [V]
+        seed: of the first points, the order of the views and splits.
+
+    Raises:
+        InputError: no view shows an object, or gsplat's strategies are asked for without CUDA.
     """
-    cameras = [views.cameras[view] for view in range(len(views))]
-    options: dict[str, Any] = {
-        "backend": config.splats.backend,
-        "antialiased": config.splats.antialiased,
-    }
-    with torch.no_grad():
-        rendered = [rasterize(splats, camera, **options).depth[:, 0] for camera in cameras]
-    return fuse_depth(views, torch.cat(rendered), config.tsdf, view_weights)
+    generator = torch.Generator(views.rgb.device).manual_seed(seed)
+    points = initial_points(views, config.num_initial, generator)
+    return fit_splats(views, points, config, generator)

@@ -40,7 +40,7 @@ def box(points, half_sides):
     return outside.clamp_min(0).norm(dim=-1) + outside.amax(-1).clamp_max(0)
 
 
-def test_a_ball_is_closed_oriented_and_has_its_volume_and_colours():
+def test_a_ball_is_closed_oriented_and_has_its_volume_and_colors():
     mesh = extract_mesh(field_of(ball), MeshingConfig(target_faces=0))
     solid = mesh_to_trimesh(mesh)
     assert solid.is_watertight
@@ -318,3 +318,10 @@ def test_harmonic_values_by_hand():
     assert harmonic(octahedron, values, free)[free] == pytest.approx([1.5, 1.5])
     everywhere = np.ones(len(mesh.vertices), dtype=bool)
     assert np.isfinite(harmonic(mesh, mesh.vertices[:, 2], everywhere)).all()
+
+
+@pytest.mark.parametrize("key", ["target_faces", "smoothing_iterations"])
+@pytest.mark.parametrize("value", [-1, math.nan])
+def test_settings_out_of_their_range_are_one_line(key, value):
+    with pytest.raises(InputError, match=rf"^meshing\.{key} is .*: give a number of at least 0"):
+        MeshingConfig(**{key: value})

@@ -31,8 +31,8 @@ def sphere_views(cameras: Cameras, radius: float = RADIUS, supersampling: int = 
         discriminant = b**2 - (origins**2).sum(-1) + radius**2
         distance = -b - discriminant.clamp_min(0).sqrt()
         hit = (discriminant > 0).float()
-        colour = direction_rgb(origins + distance[..., None] * directions)
-        over_white = colour * hit[..., None] + 1 - hit[..., None]
+        color = direction_rgb(origins + distance[..., None] * directions)
+        over_white = color * hit[..., None] + 1 - hit[..., None]
         image = torch.cat([over_white.permute(2, 0, 1), hit[None]])
         image = torch.nn.functional.avg_pool2d(image, supersampling)
         rgb.append(image[:3])
@@ -64,7 +64,7 @@ def error_at(mesh: SurfaceMesh, low: float, high: float) -> torch.Tensor:
     return (rgb - direction_rgb(middle)).abs()[chosen].amax(-1)
 
 
-def test_baked_sphere_has_the_colours_of_the_directions(baked):
+def test_baked_sphere_has_the_colors_of_the_directions(baked):
     # Two 8-bit steps; texels that no camera sees well start below latitude -35 and above 75.
     assert error_at(baked, -30, 60).max() < 0.008
 
@@ -97,7 +97,7 @@ def test_a_surface_larger_than_its_image_takes_no_background(sphere):
     assert texture.min() > 0.28
 
 
-def test_hidden_surface_takes_no_colour_from_the_one_in_front():
+def test_hidden_surface_takes_no_color_from_the_one_in_front():
     # A green plate behind a red one, of the same size, both facing the only camera at +x.
     plate = torch.tensor([[0.0, -0.2, -0.2], [0, 0.2, -0.2], [0, 0.2, 0.2], [0, -0.2, 0.2]])
     larger = plate * 1.6 - torch.tensor([0.3, 0, 0])
@@ -107,14 +107,14 @@ def test_hidden_surface_takes_no_colour_from_the_one_in_front():
     origins, directions = cameras.rays(0)
     caster = RayCaster(mesh.vertices, mesh.faces)
     face, _ = caster.hits(origins.reshape(-1, 3), directions.reshape(-1, 3))
-    colours = torch.tensor([[0.8, 0.2, 0.2], [0.2, 0.8, 0.2], [1.0, 1.0, 1.0]])
+    colors = torch.tensor([[0.8, 0.2, 0.2], [0.2, 0.8, 0.2], [1.0, 1.0, 1.0]])
     part = torch.where(face < 0, 2, face.clamp_min(0) // 2)
-    rgb = colours[part].reshape(128, 128, 3).permute(2, 0, 1)
+    rgb = colors[part].reshape(128, 128, 3).permute(2, 0, 1)
     alpha = (face >= 0).float().reshape(1, 1, 128, 128)
     out = bake_texture(mesh, Views(rgb[None], alpha, cameras), CONFIG)
     middle = sample_texture(out.texture, out.uvs[out.faces].mean(1))
-    assert torch.allclose(middle[:2], colours[[0, 0]], atol=0.01)
-    assert torch.allclose(middle[2:], colours[[1, 1]], atol=0.01)
+    assert torch.allclose(middle[:2], colors[[0, 0]], atol=0.01)
+    assert torch.allclose(middle[2:], colors[[1, 1]], atol=0.01)
     # A ring of about a pixel around the step mixes both plates, some 3 % of their area.
     mixed = (out.texture[0] > 0.3) & (out.texture[0] < 0.7)
     assert mixed.float().mean() < 0.06
