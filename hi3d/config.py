@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from hi3d.errors import InputError
+from hi3d.files import shipped
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ def load_config(
 
     Args:
         schema: a dataclass with a default (or `omegaconf.MISSING`) for every field.
-        path: YAML file, or None for the defaults alone.
+        path: YAML file, also one that the project ships; None for the defaults alone.
         overrides: `key=value` or `group.key=value` strings.
 
     Returns:
@@ -76,7 +77,7 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 
 def _yaml_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, DictConfig]]:
     """The file's layers, the base's first."""
-    path = path.resolve()
+    path = shipped(path).resolve()
     if path in seen:
         raise InputError(f"{path}: its base files form a circle: remove one 'base:' line")
     if not path.is_file():

@@ -10,9 +10,9 @@ import torch
 from hi3d.cameras import Cameras, cameras_at, orbit_cameras
 from hi3d.config import load_config
 from hi3d.errors import InputError
-from hi3d.mesh_io import is_closed, load_mesh
+from hi3d.mesh_io import is_closed
 from hi3d.pipelines.usable_views import usable_views
-from hi3d.pipelines.views_to_mesh import ReconstructConfig, reconstruct_folder
+from hi3d.pipelines.views_to_mesh import ReconstructConfig, reconstruct
 from hi3d.surface.meshing import mesh_to_trimesh
 from hi3d.views import Views
 
@@ -55,8 +55,7 @@ def reconstructed(views: Views, tmp_path: Path, *more: str):
     """The volume of the textured mesh over the ellipsoid's, after checks that hold for any mesh."""
     views.save(tmp_path / "views")
     config = load_config(ReconstructConfig, None, [*TINY, *more])
-    path = reconstruct_folder(str(tmp_path / "views"), str(tmp_path / "out"), config)
-    mesh = load_mesh(path)
+    mesh = reconstruct(tmp_path / "views", config, tmp_path / "out")
     assert torch.isfinite(mesh.vertices).all()
     assert torch.isfinite(mesh.texture).all()
     assert is_closed(mesh)
