@@ -8,6 +8,7 @@ def main() -> None:
     parser = make_parser(
         "Make a textured mesh (GLB), a turntable video and a contact sheet of every photo.",
         "scripts/generate.py data/examples/mailbox_photo.jpg --output outputs seed=0",
+        "hi3d.pipelines.image_to_3d:GenerateConfig",
     )
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image of one object")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")

@@ -9,6 +9,7 @@ def main() -> None:
     parser = make_parser(
         "Make a textured mesh from a folder of views with cameras.json.",
         "scripts/reconstruct.py outputs/mailbox_photo/refined --output outputs/mesh",
+        "hi3d.pipelines.views_to_mesh:ReconstructConfig",
     )
     parser.add_argument("views", metavar="VIEWS", help="folder of PNGs and cameras.json")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
