@@ -54,10 +54,11 @@ from hi3d.evaluation.mesh_metrics import chamfer_distance, inside_grid, seen_cha
 from hi3d.evaluation.view_metrics import psnr
 from hi3d.files import atomic_path, write_json
 from hi3d.mesh import SurfaceMesh
+from hi3d.pipelines.views_to_mesh import fit_splats_from_hull
 from hi3d.progress import console
 from hi3d.rendering.rasterizer import render_views
 from hi3d.splats import GaussianSplats
-from hi3d.splatting.fit import SplatConfig, fit_splats, render_between_views
+from hi3d.splatting.fit import SplatConfig, render_between_views
 from hi3d.surface.meshing import MeshingConfig, extract_mesh
 from hi3d.surface.neus.config import NeusConfig
 from hi3d.surface.neus.fit import fit_neus
@@ -147,18 +148,14 @@ def given_views(path: Path, kind: str, seed: int, config: InterpolatedViewsConfi
     return perturb(views, config.warp, config.color_shift, generator)
 
 
-def all_views(
-    path: Path, views: Views, splats: GaussianSplats, variant: Variant, antialiased: bool
-) -> Views:
+def all_views(path: Path, views: Views, splats: GaussianSplats, variant: Variant) -> Views:
     """The given views and those between them that a variant adds."""
     if variant.true:
         between = render_views(
             loaded(path)[0], between_views(views.cameras, variant.num_views)
         ).views
     else:
-        between = render_between_views(
-            splats, views.cameras, variant.num_views, antialiased=antialiased
-        )
+        between = render_between_views(splats, views.cameras, variant.num_views)
     return concatenate_views(views, between)
 
 
@@ -172,7 +169,7 @@ def measure(
 ) -> dict[str, float]:
     """Fit NeuS to views and those a variant adds, and score its mesh."""
     _, truth, inside = loaded(path)
-    inputs = all_views(path, views, splats, variant, config.splats.antialiased)
+    inputs = all_views(path, views, splats, variant)
     weights = torch.ones(len(inputs))
     weights[len(views) :] = variant.weight
     rays = config.rays_per_view * (len(views) + variant.rays_of)
@@ -200,12 +197,10 @@ def measure_all(paths: list[Path], output: Path, config: InterpolatedViewsConfig
         splats_path = folder / f"{kind}, seed {seed}.ply"
         if not splats_path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            fit_splats(views, config.splats, seed).save_ply(splats_path)
+            fit_splats_from_hull(views, config.splats, seed).save_ply(splats_path)
         splats = GaussianSplats.load_ply(splats_path)
         true = render_views(loaded(path)[0], between_views(views.cameras, CONTROL_VIEWS)).rgb
-        shown = render_between_views(
-            splats, views.cameras, CONTROL_VIEWS, antialiased=config.splats.antialiased
-        )
+        shown = render_between_views(splats, views.cameras, CONTROL_VIEWS)
         splats_psnr = psnr(shown.rgb, true).mean().item()
         for variant in missing:
             scores = measure(path, views, splats, variant, seed, config)

@@ -1,4 +1,4 @@
-"""The fields of NeuS side by side: grid, hash grid and MLP, given the same time.
+"""The fields of NeuS side by side: grid and MLP, given the same time.
 
     python benchmarks/neus_fields.py OBJECT [OBJECT ...] [seconds=60 key=value ...]
 

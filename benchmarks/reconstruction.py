@@ -16,7 +16,7 @@ import math
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -43,8 +43,8 @@ from hi3d.splats import GaussianSplats
 from hi3d.splatting.fit import render_between_views
 from hi3d.surface.grid import GridField
 from hi3d.surface.meshing import extract_mesh
-from hi3d.surface.tsdf import TsdfConfig, fuse_depth
-from hi3d.surface.visual_hull import hull_sdf
+from hi3d.surface.tsdf import fuse_depth
+from hi3d.surface.visual_hull import HALF_EXTENT, hull_sdf
 
 ELEVATION_DEG = 20.0
 NUM_UNSEEN = 8
@@ -63,8 +63,6 @@ class BenchmarkConfig(MeshReconstructionConfig):
     resolution: int = 256
     """Side of the rendered views in pixels."""
     seed: int = 0
-    ceiling: TsdfConfig = field(default_factory=lambda: TsdfConfig(192, min_free_views=1))
-    """Fusion of the true depth."""
 
 
 def ground_truth(path: Path) -> SurfaceMesh:
@@ -88,11 +86,9 @@ def measure(path: Path, output: Path, config: BenchmarkConfig) -> dict[str, floa
 
     run_folder = RunFolder(output, {"object": path.stem}, config_to_dict(config), config.seed, True)
     mesh = reconstruct_mesh(views, run_folder, config, config.seed)
-    ceiling = extract_mesh(
-        fuse_depth(views, rendered.depth, config.ceiling), config.meshing, cameras
-    )
-    sdf = hull_sdf(views, 128, config.neus.half_extent)
-    hull_field = GridField(sdf, torch.zeros(*sdf.shape, 3), config.neus.half_extent)
+    ceiling = extract_mesh(fuse_depth(views, rendered.depth), config.meshing, cameras)
+    sdf = hull_sdf(views, 128, HALF_EXTENT)
+    hull_field = GridField(sdf, torch.zeros(*sdf.shape, 3), HALF_EXTENT)
     # Without the closing rule: the plain baseline, with its cone below.
     hull = extract_mesh(hull_field, replace(config.meshing, flatten_unseen_side=False))
 

@@ -4,7 +4,7 @@
         [--open3d PYTHON] [--neus CHECKOUT [--neus-python PYTHON]] [key=value ...]
 
 Each object is rendered from 16 sides at elevation 20. Ours: NeuS with M interpolated views and with
-none, and fusion of the splats' depth; the visual hull of the views, not closed by our rule. With
+none; the visual hull of the views, not closed by our rule. With
 --open3d, an environment that has it: its TSDF fusion and its screened Poisson reconstruction, of
 the splats' depth at the given and the interpolated views (what there is without a depth camera),
 and of the true depth at the given ones (what they could do at best). With --neus, the authors' own
@@ -45,16 +45,16 @@ from hi3d.evaluation.mesh_metrics import chamfer_distance, inside_grid, seen_cha
 from hi3d.evaluation.tables import Results, mean_over_objects
 from hi3d.files import atomic_path, write_json
 from hi3d.mesh import SurfaceMesh
-from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, fuse_splats
+from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, fit_splats_from_hull
 from hi3d.progress import console
 from hi3d.rendering.rasterizer import render_views
 from hi3d.splats import GaussianSplats
-from hi3d.splatting.fit import fit_splats, render_between_views
+from hi3d.splatting.fit import render_between_views
 from hi3d.splatting.rasterization.render import rasterize
 from hi3d.surface.grid import GridField
 from hi3d.surface.meshing import extract_mesh
 from hi3d.surface.neus.fit import fit_neus
-from hi3d.surface.visual_hull import FOREGROUND_ALPHA, hull_sdf
+from hi3d.surface.visual_hull import FOREGROUND_ALPHA, HALF_EXTENT, hull_sdf
 from hi3d.views import Views, concatenate_views
 
 T = TypeVar("T")
@@ -126,41 +126,32 @@ def measure_ours(path: Path, folder: Path, truth: Truth, config: ToolsConfig) ->
     write_depth(folder / "true depth", views, rendered.depth, 0.0, 0.0)
 
     def hull() -> SurfaceMesh:
-        sdf = hull_sdf(views, 128, config.neus.half_extent)
-        grid = GridField(sdf, torch.zeros(*sdf.shape, 3), config.neus.half_extent)
+        sdf = hull_sdf(views, 128, HALF_EXTENT)
+        grid = GridField(sdf, torch.zeros(*sdf.shape, 3), HALF_EXTENT)
         return extract_mesh(grid, replace(config.meshing, flatten_unseen_side=False))
 
     def between_views_added() -> tuple[GaussianSplats, Views]:
-        splats = fit_splats(views, config.splats, config.seed)
-        options = {"antialiased": config.splats.antialiased}
-        between = render_between_views(splats, cameras, config.interpolated_views, **options)
+        splats = fit_splats_from_hull(views, config.splats, config.seed)
+        between = render_between_views(splats, cameras, config.interpolated_views)
         return splats, concatenate_views(views, between)
 
     (splats, all_views), *splats_seconds = timed(between_views_added)
-    depth, *depth_seconds = timed(lambda: splat_depth(splats, all_views, config.splats.antialiased))
+    depth, *depth_seconds = timed(lambda: splat_depth(splats, all_views))
     seconds = [a + b for a, b in zip(splats_seconds, depth_seconds, strict=True)]
     write_depth(folder / "splat depth", all_views, depth, *seconds)
-    weights = torch.ones(len(all_views))
-    weights[len(views) :] = config.interpolated_weight
 
-    def neus(inputs: Views, view_weights: Tensor | None) -> SurfaceMesh:
-        grid = fit_neus(inputs, config.neus, config.seed, view_weights)
+    def neus(inputs: Views) -> SurfaceMesh:
+        grid = fit_neus(inputs, config.neus, config.seed)
         return extract_mesh(grid, config.meshing, cameras)
-
-    def tsdf() -> SurfaceMesh:
-        return extract_mesh(
-            fuse_splats(splats, all_views, config, weights), config.meshing, cameras
-        )
 
     none = [0.0, 0.0]
     methods = {
         "visual hull": (hull, none),
-        "NeuS, M = 0": (lambda: neus(views, None), none),
+        "NeuS, M = 0": (lambda: neus(views), none),
         f"NeuS, M = {config.interpolated_views}": (
-            lambda: neus(all_views, weights),
+            lambda: neus(all_views),
             splats_seconds,
         ),
-        "TSDF of the splats": (tsdf, splats_seconds),
     }
     scores = {}
     for name, (method, before) in methods.items():
@@ -169,13 +160,10 @@ def measure_ours(path: Path, folder: Path, truth: Truth, config: ToolsConfig) ->
     return scores
 
 
-def splat_depth(splats: GaussianSplats, views: Views, antialiased: bool) -> Tensor:
+def splat_depth(splats: GaussianSplats, views: Views) -> Tensor:
     """Depth [V, H, W] of splats where the views show the object, else 0."""
     with torch.no_grad():
-        maps = [
-            rasterize(splats, views.cameras[view], antialiased=antialiased).depth[0, 0]
-            for view in range(len(views))
-        ]
+        maps = [rasterize(splats, views.cameras[view]).depth[0, 0] for view in range(len(views))]
     return torch.where(views.alpha[:, 0] >= FOREGROUND_ALPHA, torch.stack(maps), 0.0)
 
 

@@ -7,6 +7,7 @@ names the nearest valid key.
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,6 +74,37 @@ def config_to_dict(config: Any) -> dict[str, Any]:
     """The resolved values of a config dataclass as plain types, for reports and checkpoints."""
     container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
     return typing.cast(dict[str, Any], container)
+
+
+def check_number(key: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raise where a setting is not a finite number from `low` to `high`, both allowed.
+
+    Raises:
+        InputError: with one line that names key, value and range.
+    """
+    if not (math.isfinite(value) and low <= value <= high):
+        span = f"of at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+        raise InputError(f"{key} is {value}: give a number {span}")
+
+
+def check_numbers(
+    key: str, values: Sequence[float], length: int | None, low: float, high: float = math.inf
+) -> None:
+    """`check_number` of every entry of a list, and its length where that is not None."""
+    if not values or length not in (None, len(values)):
+        raise InputError(f"{key} is {list(values)}: give {length or 'one or more'} numbers")
+    for value in values:
+        check_number(key, value, low, high)
+
+
+def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    """Raise where a setting is none of the choices.
+
+    Raises:
+        InputError: with one line that names key, value and choices.
+    """
+    if value not in choices:
+        raise InputError(f"{key} is {value}: give one of {', '.join(choices)}")
 
 
 def _yaml_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, DictConfig]]:

@@ -1,8 +1,9 @@
 """C kernels for the CPU, built by the system compiler at first use and cached by their content.
 
 A kernel is a file `NAME.c` beside the module that calls it, with plain C functions: pointers to
-contiguous arrays, sizes and a number of threads. Its caller declares `argtypes`, allocates every
-array, and keeps a readable torch twin for computers without a compiler.
+contiguous arrays, sizes and a number of threads. Their prototypes in that file say what a call
+takes; the caller allocates every array and keeps a readable torch twin for computers without a
+compiler.
 """
 
 import ctypes
@@ -10,11 +11,15 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,45 +45,165 @@ OPTIONAL_FLAGS = (
 COMPILE_SECONDS = 120  # a kernel takes about one
 
 
+RETURN_TYPES = {
+    "void": None,
+    "int": ctypes.c_int,
+    "int64_t": ctypes.c_int64,
+    "float": ctypes.c_float,
+    "double": ctypes.c_double,
+}
+NUMBERS: dict[str, tuple[Any, type]] = {
+    "int": (ctypes.c_int, int),
+    "int64_t": (ctypes.c_int64, int),
+    "float": (ctypes.c_float, float),
+    "double": (ctypes.c_double, float),
+}
+ARRAYS = {
+    "float": torch.float32,
+    "double": torch.float64,
+    "int32_t": torch.int32,
+    "int64_t": torch.int64,
+    "uint8_t": torch.uint8,
+}
+FUNCTION = re.compile(r"^(?!static\b|typedef\b)([a-z]\w*)\s+(\w+)\(([^()]*)\)\s*\{", re.MULTILINE)
+PARAMETER = re.compile(r"(?:const\s+)?(\w+)\s*(\*?)\s*(\w+)")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a kernel's function."""
+
+    name: str
+    type: str
+    """Of the number, or of the array's elements."""
+    is_array: bool
+
+    def convert(self, value: Tensor | float | None) -> int | float | None:
+        """What ctypes passes for an argument: the address of a tensor, NULL for None, or a number.
+
+        Raises:
+            ValueError: the argument is not of the parameter's type, or a tensor is not contiguous
+                or not on the CPU.
+        """
+        if not self.is_array:
+            number = NUMBERS[self.type][1]
+            if not isinstance(value, int | float) or (number is int and not isinstance(value, int)):
+                raise ValueError(f"{self.name} must be a number of type {self.type}, got {value!r}")
+            return value
+        if value is None:
+            return None
+        if not isinstance(value, Tensor) or value.dtype != ARRAYS[self.type]:
+            got = value.dtype if isinstance(value, Tensor) else repr(value)
+            raise ValueError(f"{self.name} must be a {ARRAYS[self.type]} tensor, got {got}")
+        if not value.is_contiguous() or value.device.type != "cpu":
+            raise ValueError(f"{self.name} must be a contiguous tensor on the CPU")
+        return value.data_ptr()
+
+
+class Kernel:
+    """A compiled C file; its functions are called by name with tensors and numbers.
+
+    A tensor goes to a pointer of its dtype, None to any pointer as NULL. The caller vouches for the
+    sizes of the arrays.
+    """
+
+    def __init__(self, library: ctypes.CDLL, source: Path):
+        """Args:
+        library: built from `source`.
+        source: the C file.
+
+        Raises:
+            ValueError: a function has a type that no tensor or number fits, or is not in the
+                library.
+        """
+        self._functions = {
+            name: _function(library, name, returned, parameters)
+            for name, (returned, parameters) in read_prototypes(source).items()
+        }
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """The function `name`.
+
+        Raises:
+            AttributeError: the C file has none of that name.
+        """
+        if name.startswith("_") or name not in self._functions:
+            raise AttributeError(f"the kernel has no function {name}")
+        return self._functions[name]
+
+
+def _function(
+    library: ctypes.CDLL, name: str, returned: str, parameters: list[Parameter]
+) -> Callable[..., Any]:
+    if not hasattr(library, name):
+        raise ValueError(f"{name} is not in the built library: is it static?")
+    function = getattr(library, name)
+    function.restype = RETURN_TYPES[returned]
+    function.argtypes = [
+        ctypes.c_void_p if parameter.is_array else NUMBERS[parameter.type][0]
+        for parameter in parameters
+    ]
+
+    def call(*arguments: Tensor | float | None) -> Any:
+        if len(arguments) != len(parameters):
+            raise ValueError(f"{name} takes {len(parameters)} arguments, got {len(arguments)}")
+        pairs = zip(parameters, arguments, strict=True)
+        return function(*(parameter.convert(argument) for parameter, argument in pairs))
+
+    return call
+
+
+def read_prototypes(source: Path) -> dict[str, tuple[str, list[Parameter]]]:
+    """The functions that a C file exports: type of the result, and the parameters.
+
+    Args:
+        source: a C file whose functions start at the beginning of a line.
+
+    Raises:
+        ValueError: a function has a type that no tensor or number fits.
+    """
+    code = re.sub(r"//[^\n]*|/\*.*?\*/", "", source.read_text(), flags=re.DOTALL)
+    prototypes = {}
+    for returned, name, inner in FUNCTION.findall(code):
+        if returned not in RETURN_TYPES:
+            raise ValueError(f"{source.name}: {name} returns {returned}: use a plain type")
+        parts = [] if inner.strip() in ("", "void") else inner.split(",")
+        prototypes[name] = returned, [_parameter(part, f"{source.name}: {name}") for part in parts]
+    return prototypes
+
+
+def _parameter(text: str, where: str) -> Parameter:
+    found = PARAMETER.fullmatch(" ".join(text.split()))
+    if found is None or found[1] not in (ARRAYS if found[2] else NUMBERS):
+        raise ValueError(f"{where} has a parameter that no tensor or number fits: {text.strip()}")
+    return Parameter(name=found[3], type=found[1], is_array=bool(found[2]))
+
+
 @functools.cache
-def load_native(source: Path) -> ctypes.CDLL | None:
+def load_kernel(source: Path) -> Kernel | None:
     """The compiled kernel, built first if it is not in the cache.
 
     Args:
         source: the C file.
 
     Returns:
-        The library, or None (with one message on the console) where there is no working compiler.
+        The kernel, or None (with one message on the console) where there is no working compiler.
 
     Raises:
-        ValueError: there is no such source file.
+        ValueError: there is no such source file, or its prototypes cannot be read.
     """
     if not source.exists():
         raise ValueError(f"no kernel at {source}")
     # Idle OpenMP threads otherwise spin, which slows all else on shared cores. A runtime that torch
     # has already started does not look again: set it in the environment to be sure.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return build_and_load(source, cache_folder())
+    library = build_and_load(source, cache_folder())
+    return None if library is None else Kernel(library, source)
 
 
 def num_threads() -> int:
     """The number of threads a kernel should use: torch's own setting."""
     return torch.get_num_threads()
-
-
-def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    """The address of a contiguous CPU tensor, for an argument of a kernel; NULL for None.
-
-    The caller keeps the tensor alive during the call and checks its dtype and shape.
-
-    Raises:
-        ValueError: the tensor is not contiguous or not on the CPU.
-    """
-    if tensor is None:
-        return ctypes.c_void_p(None)
-    if not tensor.is_contiguous() or tensor.device.type != "cpu":
-        raise ValueError("a kernel takes contiguous tensors on the CPU")
-    return ctypes.c_void_p(tensor.data_ptr())
 
 
 def cache_folder() -> Path:

@@ -1,4 +1,3 @@
-import ctypes
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ def test_builds_runs_and_reuses(source: Path, tmp_path: Path) -> None:
     library = build.build_and_load(source, folder)
     assert library is not None
     values = torch.tensor([1.0, 2.5])
-    library.twice(build.pointer(values), ctypes.c_int(2))
+    build.Kernel(library, source).twice(values, 2)
     assert values.tolist() == [2.0, 5.0]
 
     (built,) = folder.iterdir()  # one library and no partial file
@@ -52,7 +51,7 @@ def test_changed_source_and_damaged_library_are_built_again(source: Path, tmp_pa
     library = build.build_and_load(source, folder)
     values = torch.tensor([1.0])
     assert library is not None
-    library.twice(build.pointer(values), ctypes.c_int(1))
+    build.Kernel(library, source).twice(values, 1)
     assert values.item() == 3.0
 
 
@@ -101,9 +100,96 @@ def test_cache_folder_follows_the_environment(
     assert build.cache_folder().is_dir()  # a temporary one
 
 
-def test_unknown_kernel_and_wrong_tensors_are_errors() -> None:
+def test_unknown_kernel_is_an_error() -> None:
     with pytest.raises(ValueError, match="no kernel"):
-        build.load_native(Path("no_such_kernel.c"))
-    with pytest.raises(ValueError, match="contiguous"):
-        build.pointer(torch.zeros(2, 3).T)
-    assert build.pointer(None).value is None
+        build.load_kernel(Path("no_such_kernel.c"))
+
+
+PROTOTYPES = """// int not_this(float *x) { in a comment
+#include <stdint.h>
+typedef struct { float x; } Pair;
+static inline float hidden(const Pair *pair) { return pair->x; }
+/* void nor_this(double y) { */
+int64_t count(const float *values, const uint8_t *used, int32_t *last,
+              int64_t num, float limit, double *total) { // trailing
+  *total = 0;
+  for (int64_t i = 0; i < num; i++)
+    if (values[i] > limit && (!used || used[i])) { last[0] = (int32_t)i; *total += values[i]; }
+  return last[0];
+}
+void nothing(void) {}
+"""
+
+
+def test_prototypes_are_read_from_the_source(tmp_path: Path) -> None:
+    source = tmp_path / "count.c"
+    source.write_text(PROTOTYPES)
+    prototypes = build.read_prototypes(source)
+    assert list(prototypes) == ["count", "nothing"]
+    returned, parameters = prototypes["count"]
+    assert returned == "int64_t"
+    assert [(p.name, p.type, p.is_array) for p in parameters] == [
+        ("values", "float", True),
+        ("used", "uint8_t", True),
+        ("last", "int32_t", True),
+        ("num", "int64_t", False),
+        ("limit", "float", False),
+        ("total", "double", True),
+    ]
+    assert prototypes["nothing"] == ("void", [])
+
+
+@pytest.mark.parametrize("code", ["void f(char *x) {}", "void f(float **x) {}", "long f(int n) {}"])
+def test_types_without_a_tensor_or_number_are_errors(code: str, tmp_path: Path) -> None:
+    source = tmp_path / "odd.c"
+    source.write_text(code)
+    with pytest.raises(ValueError, match=r"odd\.c: f"):
+        build.read_prototypes(source)
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> build.Kernel:
+    source = tmp_path / "count.c"
+    source.write_text(PROTOTYPES)
+    library = build.build_and_load(source, tmp_path / "cache")
+    assert library is not None
+    return build.Kernel(library, source)
+
+
+@needs_compiler
+def test_arguments_reach_the_kernel(kernel: build.Kernel) -> None:
+    values, last = torch.tensor([1.0, 5.0, 3.0]), torch.zeros(1, dtype=torch.int32)
+    total, used = torch.ones(1, dtype=torch.float64), torch.tensor([1, 0, 1], dtype=torch.uint8)
+    assert kernel.count(values, None, last, 3, 0.5, total) == 2
+    assert total.item() == 9
+    kernel.count(values, used, last, 3, 2, total)
+    assert total.item() == 3
+    assert kernel.nothing() is None
+    with pytest.raises(AttributeError, match="hidden"):
+        kernel.hidden(values)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("place", "wrong", "words"),
+    [
+        (0, torch.zeros(3, dtype=torch.float64), "values must be a torch.float32 tensor"),
+        (0, torch.zeros(3, 2)[:, 0], "values must be a contiguous"),
+        (0, torch.zeros(3, device="meta"), "on the CPU"),
+        (1, torch.zeros(3, dtype=torch.bool), "used must be a torch.uint8 tensor"),
+        (2, 7, "last must be a torch.int32 tensor, got 7"),
+        (3, 2.5, "num must be a number of type int64_t"),
+        (3, None, "num must be a number of type int64_t"),
+        (4, torch.ones(1), "limit must be a number of type float"),
+    ],
+)
+def test_arguments_of_another_type_are_errors(
+    place: int, wrong: object, words: str, kernel: build.Kernel
+) -> None:
+    last, total = torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.float64)
+    arguments = [torch.zeros(3), None, last, 3, 0.5, total]
+    arguments[place] = wrong
+    with pytest.raises(ValueError, match=words):
+        kernel.count(*arguments)
+    with pytest.raises(ValueError, match="takes 6 arguments, got 5"):
+        kernel.count(*arguments[:5])

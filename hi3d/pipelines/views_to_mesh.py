@@ -1,12 +1,9 @@
 """Views to a textured mesh: splats, interpolated views, NeuS, texture (paper, Section 4.4)."""
 
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from hi3d.cameras import Cameras
 from hi3d.config import config_to_dict
@@ -21,39 +18,24 @@ from hi3d.progress import console
 from hi3d.splats import GaussianSplats
 from hi3d.splatting.fit import SplatConfig, fit_splats, render_between_views
 from hi3d.splatting.rasterization.render import rasterize
-from hi3d.surface.grid import GridField
+from hi3d.surface.initial_points import initial_points
 from hi3d.surface.meshing import MeshingConfig, extract_mesh
 from hi3d.surface.neus.config import NeusConfig
 from hi3d.surface.neus.fit import fit_neus
-from hi3d.surface.tsdf import TsdfConfig, fuse_depth
 from hi3d.texture.bake import TextureConfig, bake_texture
 from hi3d.views import Views, concatenate_views
-
-
-class Surface(Enum):
-    """How the views become a signed distance field."""
-
-    neus = "neus"
-    """Fitted by volume rendering, as in the paper."""
-    tsdf = "tsdf"
-    """Fused from the depth of the splats: faster and coarser."""
 
 
 @dataclass
 class MeshReconstructionConfig:
     """Settings of the reconstruction."""
 
-    surface: Surface = Surface.neus
-
     interpolated_views: int = 0
     """M of Section 4.4: views rendered from the splats between the given ones. They help where the
     given views do not agree (configs/generate.yaml has the paper's 16) and blur a surface that is
     seen alike from all sides: benchmarks/interpolated_views.py."""
-    interpolated_weight: float = 1.0
-    """Weight of the interpolated views in the surface, where the given ones have 1."""
     splats: SplatConfig = field(default_factory=SplatConfig)
     neus: NeusConfig = field(default_factory=NeusConfig)
-    tsdf: TsdfConfig = field(default_factory=TsdfConfig)
     meshing: MeshingConfig = field(default_factory=MeshingConfig)
     texture: TextureConfig = field(default_factory=TextureConfig)
     export: list[str] = field(default_factory=lambda: ["glb"])
@@ -98,16 +80,16 @@ class Reconstruction:
 def make_splats(context: Context[Reconstruction]) -> GaussianSplats:
     """Gaussians fitted to the views."""
     given = context.settings
-    splats = fit_splats(given.views, given.config.splats, given.seed)
+    splats = fit_splats_from_hull(given.views, given.config.splats, given.seed)
     context.facts.update(num_splats=len(splats), left_out=given.left_out)
     return splats
 
 
 def save_splats(context: Context[Reconstruction], splats: GaussianSplats, path: Path) -> None:
     """Write `splats.ply`, and a preview before it."""
-    cameras, options = context.settings.preview_cameras, splat_options(context.settings.config)
+    given = context.settings
     with torch.no_grad():
-        rendered = rasterize(splats, cameras, **options)
+        rendered = rasterize(splats, given.preview_cameras, backend=given.config.splats.backend)
     write_preview(path.with_name("preview_splats.png"), rendered.rgb)
     splats.save_ply(path)
 
@@ -117,15 +99,11 @@ def make_surface(context: Context[Reconstruction]) -> SurfaceMesh:
     given = context.settings
     config, views = given.config, given.views
     splats = context[SPLATS].to(views.rgb.device)
-    options = splat_options(config)
-    between = render_between_views(splats, views.cameras, config.interpolated_views, **options)
-    weights = torch.ones(len(views) + len(between))
-    weights[len(views) :] = config.interpolated_weight
+    between = render_between_views(
+        splats, views.cameras, config.interpolated_views, config.splats.backend
+    )
     all_views = concatenate_views(views, between)
-    if config.surface is Surface.tsdf:
-        grid = fuse_splats(splats, all_views, config, weights.to(views.rgb.device))
-    else:
-        grid = fit_neus(all_views, config.neus, given.seed, weights.to(views.rgb.device))
+    grid = fit_neus(all_views, config.neus, given.seed)
     surface = extract_mesh(grid, config.meshing, views.cameras)
     context.facts.update(num_views=len(all_views), num_faces=len(surface.faces))
     return surface
@@ -141,7 +119,7 @@ def save_surface(context: Context[Reconstruction], surface: SurfaceMesh, path: P
 def make_textured(context: Context[Reconstruction]) -> SurfaceMesh:
     """The surface with a texture baked from the views."""
     given = context.settings
-    surface = context[surface_step(given.config)].to(given.views.rgb.device)
+    surface = context[SURFACE].to(given.views.rgb.device)
     textured = bake_texture(surface, given.views, given.config.texture)
     context.facts.update(num_faces=len(textured.faces), closed=is_closed(textured))
     return textured
@@ -158,12 +136,8 @@ def save_textured(context: Context[Reconstruction], textured: SurfaceMesh, path:
 
 
 SPLATS = Step("splats", "splats.ply", make_splats, save_splats, GaussianSplats.load_ply)
+SURFACE = Step("neus", "surface.ply", make_surface, save_surface, load_mesh)
 TEXTURE = Step("texture", "mesh.glb", make_textured, save_textured, load_mesh)
-
-
-def surface_step(config: MeshReconstructionConfig) -> Step[Reconstruction, SurfaceMesh]:
-    """The step between them, named after what fits the surface."""
-    return Step(config.surface.value, "surface.ply", make_surface, save_surface, load_mesh)
 
 
 def reconstruct(
@@ -222,7 +196,7 @@ def reconstruction_steps(given: Reconstruction, run: RunFolder | None) -> Contex
     """Run the three steps of the reconstruction."""
     for view, fault in given.left_out.items():
         console.print(f"view {view} is left out: {fault}")
-    return run_steps([SPLATS, surface_step(given.config), TEXTURE], given, run)
+    return run_steps([SPLATS, SURFACE, TEXTURE], given, run)
 
 
 def trusted(views: Views, config: MeshReconstructionConfig, seed: int) -> Reconstruction:
@@ -233,31 +207,24 @@ def trusted(views: Views, config: MeshReconstructionConfig, seed: int) -> Recons
     """
     if config.interpolated_views < 0:
         raise InputError(f"interpolated_views={config.interpolated_views}: give 0 or more")
-    views, left_out = usable_views(views, config.neus.half_extent)
+    views, left_out = usable_views(views)
     # Generated views have a haze where nothing is: what alpha calls empty becomes white.
     rgb = torch.where(views.alpha > 0, views.rgb, torch.ones_like(views.rgb))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Reconstruction(replace(views, rgb=rgb).to(device), left_out, config, seed)
 
 
-def splat_options(config: MeshReconstructionConfig) -> dict[str, Any]:
-    """How splats are rendered: as they are in their fit."""
-    return {"backend": config.splats.backend, "antialiased": config.splats.antialiased}
-
-
-def fuse_splats(
-    splats: GaussianSplats, views: Views, config: MeshReconstructionConfig, view_weights: Tensor
-) -> GridField:
-    """The field fused from the depth that splats have in the cameras of V views.
+def fit_splats_from_hull(views: Views, config: SplatConfig, seed: int) -> GaussianSplats:
+    """Gaussians fitted to views from their visual hull on.
 
     Args:
-        splats: fitted to the views.
-        views: alpha carves, colour goes to the surface.
+        views: V views over white with alpha.
         config: settings.
-        view_weights: [V]
+        seed: of the first points, the order of the views and splits.
+
+    Raises:
+        InputError: no view shows an object, or gsplat's strategies are asked for without CUDA.
     """
-    cameras = [views.cameras[view] for view in range(len(views))]
-    options = splat_options(config)
-    with torch.no_grad():
-        rendered = [rasterize(splats, camera, **options).depth[:, 0] for camera in cameras]
-    return fuse_depth(views, torch.cat(rendered), config.tsdf, view_weights)
+    generator = torch.Generator(views.rgb.device).manual_seed(seed)
+    points = initial_points(views, config.num_initial, generator)
+    return fit_splats(views, points, config, generator)

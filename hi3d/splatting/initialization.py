@@ -1,94 +1,36 @@
-"""The first Gaussians: discs on the visual hull and a fog within it, coloured by the views."""
+"""The first Gaussians, discs and round ones, coloured by the views."""
 
 import math
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hi3d.splats import GaussianSplats
-from hi3d.surface.grid import GridField
-from hi3d.surface.marching_cubes import marching_cubes
-from hi3d.surface.visual_hull import grid_points, shared_hull
 from hi3d.views import Views
 
 SH_0 = 0.5 / math.sqrt(math.pi)  # the constant harmonic
 DISC_THICKNESS = 0.1  # of its diameter
 
 
-def hull_points(
-    hull: Tensor,
-    num_points: int,
-    surface_share: float,
-    half_extent: float,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Points on the surface of the visual hull, and spread evenly through it.
+@dataclass(frozen=True)
+class InitialPoints:
+    """N points at which Gaussians start."""
 
-    Discs on the surface are a good start where the hull touches the object, and leave it to the
-    views to thin out the rest; but from one ring of cameras the hull of a box bulges far beyond the
-    box, and Gaussians move badly over such distances. There a fog of faint ones, of which the views
-    decide which stay, is the better start.
+    means: Tensor  # [N, 3]
+    """In the world."""
+    normals: Tensor | None = None  # [N, 3]
+    """Those of unit length make discs across them, those of length 0 round Gaussians. None = all
+    are round."""
+    colors: Tensor | None = None  # [N, 3]
+    """In [0, 1]. None = the mean of what the views show."""
 
-    Args:
-        hull: [R, R, R] signed distances, from `initial_hull`.
-        num_points: N.
-        surface_share: of the points, that lie on the surface.
-        half_extent: the hull spans [-half_extent, half_extent]^3.
-        generator: of the hull's device.
-
-    Returns:
-        points: [N, 3], those on the surface first
-        normals: [N, 3], of unit length on the surface and 0 in the fog
-    """
-    num_surface = round(surface_share * num_points) if (hull < 0).any() else 0
-    surface, normals = surface_points(hull, num_surface, half_extent, generator)
-    fog = fog_points(hull, num_points - num_surface, half_extent, generator)
-    return torch.cat([surface, fog]), torch.cat([normals, torch.zeros_like(fog)])
-
-
-def initial_hull(views: Views, half_extent: float, resolution: int) -> Tensor:
-    """`shared_hull` with half a voxel around it, or parts thinner than a voxel would be lost.
-
-    Raises:
-        InputError: no view shows an object, or more than half of them contradict each other.
-    """
-    margin = half_extent / (resolution - 1)
-    return shared_hull(views, resolution, half_extent, margin=margin)
-
-
-def surface_points(
-    hull: Tensor, num_points: int, half_extent: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Points evenly on the hull's surface, with its normals. [N, 3] each"""
-    if num_points == 0:
-        return hull.new_zeros(0, 3), hull.new_zeros(0, 3)
-    mesh = marching_cubes(GridField(hull, hull.new_zeros(*hull.shape, 3), half_extent))
-    corners = torch.from_numpy(np.array(mesh.triangles, dtype=np.float32)).to(hull)  # [F, 3, 3]
-    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    chosen = torch.multinomial(
-        normals.norm(dim=-1), num_points, replacement=True, generator=generator
-    )
-    u, v = torch.rand(2, num_points, 1, generator=generator, device=hull.device).unbind()
-    beyond = u + v > 1  # in the other half of the parallelogram
-    u, v = torch.where(beyond, 1 - u, u), torch.where(beyond, 1 - v, v)
-    first, second, third = corners[chosen].unbind(1)
-    points = first + u * (second - first) + v * (third - first)
-    return points, torch.nn.functional.normalize(normals[chosen], dim=-1)
-
-
-def fog_points(
-    hull: Tensor, num_points: int, half_extent: float, generator: torch.Generator
-) -> Tensor:
-    """Points spread evenly through the hull and half a voxel around it. [N, 3]"""
-    resolution, device = len(hull), hull.device
-    spacing = 2 * half_extent / (resolution - 1)
-    points = grid_points(resolution, half_extent, device)[hull.flatten() < 0.5 * spacing]
-    pick = torch.randint(len(points), (num_points,), generator=generator, device=device)
-    if num_points < len(points):  # without repetition where there are enough
-        pick = torch.randperm(len(points), generator=generator, device=device)[:num_points]
-    jitter = torch.rand(len(pick), 3, generator=generator, device=device) - 0.5
-    return points[pick] + jitter * spacing
+    def __post_init__(self) -> None:
+        shape = (len(self.means), 3)
+        for name in ("means", "normals", "colors"):
+            tensor = getattr(self, name)
+            if tensor is not None and (tensor.shape != shape or len(tensor) == 0):
+                raise ValueError(f"{name} must be [N, 3], N at least 1, got {list(tensor.shape)}")
 
 
 def mean_colors(views: Views, points: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Differentiable structural similarity, a part of the splats' loss (Kerbl et al. [23], Eq. 7)."""
 
-import ctypes
 import functools
 from pathlib import Path
 from typing import Any
@@ -8,34 +7,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hi3d.native import load_native, num_threads, pointer
+from hi3d.native import Kernel, load_kernel, num_threads
 
 RADIUS, SIGMA = 5, 1.5  # 11x11 Gaussian window (Wang et al. 2004)
 C1, C2 = 0.01**2, 0.03**2  # for images in [0, 1]
 
 
-def ssim(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean structural similarity of images, with zeros beyond the border.
+def loss_ssim(predicted: Tensor, target: Tensor) -> Tensor:
+    """1 - the mean structural similarity of images, with zeros beyond the border.
 
-    Computed by C on the CPU where it compiles, else by `ssim_reference`.
+    Computed by C on the CPU where it compiles, else by `loss_ssim_reference`.
 
     Args:
         predicted: [V, C, H, W] in [0, 1].
         target: [V, C, H, W] in [0, 1]. Gets no gradient.
 
     Returns:
-        A scalar, at most 1.
+        A scalar, at least 0.
 
     Source: Wang et al. 2004, Equation 13, with an 11x11 Gaussian window.
     """
     on_cpu = predicted.device.type == target.device.type == "cpu"
-    if on_cpu and predicted.dtype == target.dtype == torch.float32 and _library() is not None:
-        return _SsimNative.apply(predicted, target)
-    return ssim_reference(predicted, target)
+    if on_cpu and predicted.dtype == target.dtype == torch.float32 and _kernel() is not None:
+        return 1 - _SsimNative.apply(predicted, target)
+    return loss_ssim_reference(predicted, target)
 
 
-def ssim_reference(predicted: Tensor, target: Tensor) -> Tensor:
-    """The readable twin of `ssim`."""
+def loss_ssim_reference(predicted: Tensor, target: Tensor) -> Tensor:
+    """The readable twin of `loss_ssim`."""
     target = target.detach()
     mean_y, mean_yy = blur(torch.stack([target, target * target]))
     mean_x, mean_xx, mean_xy = blur(
@@ -45,7 +44,7 @@ def ssim_reference(predicted: Tensor, target: Tensor) -> Tensor:
     covariance = mean_xy - product
     variances = mean_xx + mean_yy - squares
     similarity = (2 * product + C1) * (2 * covariance + C2)
-    return (similarity / ((squares + C1) * (variances + C2))).mean()
+    return 1 - (similarity / ((squares + C1) * (variances + C2))).mean()
 
 
 def blur(images: Tensor) -> Tensor:
@@ -54,34 +53,28 @@ def blur(images: Tensor) -> Tensor:
     Args:
         images: [..., H, W] floating point.
     """
-    kernel = _kernel().to(images)
+    window = _window().to(images)
     planes = images.reshape(-1, 1, *images.shape[-2:])
-    planes = torch.nn.functional.conv2d(planes, kernel.view(1, 1, -1, 1), padding=(RADIUS, 0))
-    planes = torch.nn.functional.conv2d(planes, kernel.view(1, 1, 1, -1), padding=(0, RADIUS))
+    planes = torch.nn.functional.conv2d(planes, window.view(1, 1, -1, 1), padding=(RADIUS, 0))
+    planes = torch.nn.functional.conv2d(planes, window.view(1, 1, 1, -1), padding=(0, RADIUS))
     return planes.reshape(images.shape)
 
 
 @functools.cache
-def _kernel() -> Tensor:
+def _window() -> Tensor:
     weights = torch.exp(-(torch.arange(-RADIUS, RADIUS + 1).float() ** 2) / (2 * SIGMA**2))
     return weights / weights.sum()
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    library = load_native(Path(__file__).with_name("ssim.c"))
-    if library is not None:
-        address, size = ctypes.c_void_p, ctypes.c_int64
-        library.ssim.restype = ctypes.c_int
-        library.ssim.argtypes = [*[address] * 3, *[size] * 4, ctypes.c_int, *[address] * 3]
-    return library
+def _kernel() -> Kernel | None:
+    return load_kernel(Path(__file__).with_name("ssim.c"))
 
 
 class _SsimNative(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, predicted: Tensor, target: Tensor) -> Tensor:
-        library = _library()
-        assert library is not None
+        kernel = _kernel()
+        assert kernel is not None
         if predicted.shape != target.shape:
             raise ValueError(f"images of {list(predicted.shape)} and {list(target.shape)}")
         predicted, target = predicted.detach().contiguous(), target.detach().contiguous()
@@ -90,9 +83,9 @@ class _SsimNative(torch.autograd.Function):
         gradients = torch.empty_like(predicted)
         derivatives = torch.empty(3, *predicted.shape)
         totals = torch.empty(num_planes, height, dtype=torch.float64)
-        failed = library.ssim(
-            pointer(predicted), pointer(target), pointer(_kernel()), RADIUS, num_planes, height,
-            width, num_threads(), pointer(derivatives), pointer(totals), pointer(gradients),
+        failed = kernel.ssim(
+            predicted, target, _window(), RADIUS, num_planes, height, width,
+            num_threads(), derivatives, totals, gradients,
         )  # fmt: skip
         if failed:
             raise MemoryError("no memory for a few rows of an image")

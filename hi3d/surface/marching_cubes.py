@@ -9,7 +9,6 @@ from hi3d.errors import InputError
 from hi3d.surface.grid import GridField, surface_cells
 
 BLOCK_CELLS = 64
-MAX_RESOLUTION = 512
 MIN_LEVEL_DISTANCE = 0.02
 """In voxels: grid vertices nearer to the surface are moved this far from it, so that no triangle is
 without area."""
@@ -20,37 +19,32 @@ END_OF_EDGE = 1e-3
 """Coordinates this near to a whole number, in voxels, are that number."""
 
 
-def marching_cubes(
-    field: GridField, resolution: int = 0, block_cells: int = BLOCK_CELLS
-) -> trimesh.Trimesh:
+def marching_cubes(field: GridField, block_cells: int = BLOCK_CELLS) -> trimesh.Trimesh:
     """The zero level set as a closed mesh; what touches the cube's boundary is cut off there.
 
     Args:
         field: sdf negative inside.
-        resolution: grid vertices a side; 0 = those of the field.
         block_cells: cells a side that are held in memory at once.
 
     Returns:
         The mesh, outward-oriented; the same for every size of the blocks.
 
     Raises:
-        InputError: the field has no surface, or the resolution is out of range.
+        InputError: the field has no surface.
     """
     from skimage.measure import marching_cubes as skimage_marching_cubes
 
-    resolution = resolution or field.resolution
-    if not 2 <= resolution <= max(MAX_RESOLUTION, field.resolution):
-        raise InputError(f"resolution is {resolution}: give 2 to {MAX_RESOLUTION}, or 0")
     if not torch.isfinite(field.sdf).all():
         raise InputError("the field holds numbers that are not finite: fit it again")
     # Vertex -1 and vertex R lie outside the cube, where the field counts as outside.
+    resolution = field.resolution
     firsts = np.stack(
         np.meshgrid(*[np.arange(-1, resolution, block_cells)] * 3, indexing="ij"), axis=-1
     )
     keys, positions, faces, count = [], [], [], 0
-    may_cross = crossing_blocks(field, resolution, firsts.reshape(-1, 3), block_cells)
+    may_cross = crossing_blocks(field, firsts.reshape(-1, 3), block_cells)
     for first in firsts.reshape(-1, 3)[may_cross]:
-        sdf = block_sdf(field, resolution, first, block_cells)
+        sdf = block_sdf(field, first, block_cells)
         if not (sdf < 0).any() or not (sdf >= 0).any():
             continue
         block_positions, block_faces, _, _ = skimage_marching_cubes(sdf.numpy(), level=0.0)
@@ -68,22 +62,18 @@ def marching_cubes(
     base = 2 * (resolution + 2)
     packed = np.concatenate(keys) @ np.array([base * base, base, 1])
     _, kept, welded = np.unique(packed, return_index=True, return_inverse=True)
-    voxel = 2 * field.half_extent / (resolution - 1)
-    vertices = np.concatenate(positions)[kept] * voxel - field.half_extent
+    vertices = np.concatenate(positions)[kept] * field.voxel_size - field.half_extent
     mesh = trimesh.Trimesh(vertices, welded.ravel()[np.concatenate(faces)], process=False)
     if mesh.volume < 0:
         mesh.invert()
     return mesh
 
 
-def crossing_blocks(
-    field: GridField, resolution: int, firsts: np.ndarray, block_cells: int
-) -> np.ndarray:
+def crossing_blocks(field: GridField, firsts: np.ndarray, block_cells: int) -> np.ndarray:
     """Which blocks may hold surface: those with cells of the field that it crosses.
 
     Args:
         field: trilinear, so that a cell with corners of one sign holds no surface.
-        resolution: of the finer or coarser grid that the blocks are made of.
         firsts: [N, 3] first grid vertex of each block.
         block_cells: cells a side of a block.
 
@@ -91,10 +81,9 @@ def crossing_blocks(
         [N] bool. Blocks at the boundary of the cube always count.
     """
     crossed = surface_cells(field.sdf, 0).cpu().numpy()
-    cells_per_step = (field.resolution - 1) / (resolution - 1)
-    low = np.floor(firsts * cells_per_step).astype(int) - 1
-    high = np.ceil((firsts + block_cells) * cells_per_step).astype(int) + 1
-    at_boundary = np.any(firsts < 0, axis=1) | np.any(firsts + block_cells >= resolution, axis=1)
+    low, high = firsts - 1, firsts + block_cells + 1
+    beyond = firsts + block_cells >= field.resolution
+    at_boundary = np.any(firsts < 0, axis=1) | np.any(beyond, axis=1)
     result: np.ndarray = np.array(at_boundary)
     for i in np.flatnonzero(~at_boundary):
         (x0, y0, z0), (x1, y1, z1) = low[i].clip(min=0), high[i]
@@ -102,31 +91,22 @@ def crossing_blocks(
     return result
 
 
-def block_sdf(field: GridField, resolution: int, first: np.ndarray, block_cells: int) -> Tensor:
+def block_sdf(field: GridField, first: np.ndarray, block_cells: int) -> Tensor:
     """The SDF at the vertices of one block, kept away from the level and from large values.
 
     Args:
         field: gives the values.
-        resolution: grid vertices a side.
         first: [3] index of the block's first vertex; may be -1.
         block_cells: cells a side; the last block is cut off one vertex outside the cube.
 
     Returns:
         [<= block_cells + 1] * 3 float32 on the CPU, in voxels.
     """
-    voxel = 2 * field.half_extent / (resolution - 1)
+    resolution = field.resolution
     last = np.minimum(first + block_cells, resolution)  # inclusive
     inner_first, inner_last = np.maximum(first, 0), np.minimum(last, resolution - 1)
-    if resolution == field.resolution:
-        (x0, y0, z0), (x1, y1, z1) = inner_first, inner_last + 1
-        inner = field.sdf[x0:x1, y0:y1, z0:z1]
-    else:
-        axes = [
-            torch.arange(int(a), int(b) + 1, device=field.sdf.device) * voxel - field.half_extent
-            for a, b in zip(inner_first, inner_last, strict=True)
-        ]
-        inner, _ = field.query(torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1))
-    inner = inner.detach().float().cpu() / voxel
+    (x0, y0, z0), (x1, y1, z1) = inner_first, inner_last + 1
+    inner = field.sdf[x0:x1, y0:y1, z0:z1].detach().float().cpu() / field.voxel_size
     inner = torch.where(
         inner < 0, inner.clamp_max(-MIN_LEVEL_DISTANCE), inner.clamp_min(MIN_LEVEL_DISTANCE)
     ).clamp(-MAX_LEVEL_DISTANCE, MAX_LEVEL_DISTANCE)

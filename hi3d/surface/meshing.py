@@ -8,11 +8,13 @@ import torch
 import trimesh
 
 from hi3d.cameras import Cameras
+from hi3d.config import check_number
 from hi3d.mesh import SurfaceMesh
 from hi3d.surface.grid import GridField
 from hi3d.surface.marching_cubes import marching_cubes
 from hi3d.surface.unseen_side import flatten_unseen_side
 
+MIN_COMPONENT_SHARE = 0.02  # of the largest piece's volume; smaller pieces are floaters
 FAST_FACES = 4
 """So many times the target's faces are left to the careful decimation."""
 AGGRESSIVENESS = 3  # of fast_simplification: more careful than its default of 7
@@ -23,17 +25,18 @@ TAUBIN_PASS_BAND = (0.5, 0.53)  # lambda and mu of Taubin 1995: shrink, then inf
 class MeshingConfig:
     """Settings of `extract_mesh`."""
 
-    resolution: int = 0
-    """Vertices a side of the grid on which the surface is traced, 512 at most; 0 = the field's."""
     target_faces: int = 20000
-    """Upper bound on the triangles, unless that would open the surface; 0 = keep all."""
-    min_component_share: float = 0.02
-    """Separate pieces with less than this share of the largest one's volume are dropped."""
+    """Upper bound on the triangles, 0 or more, unless that would open the surface; 0 = keep
+    all."""
     smoothing_iterations: int = 30
-    """Taubin smoothing passes against noise of about a voxel, without shrinking; 0 = none. A
+    """Taubin smoothing passes, 0 or more, against noise of about a voxel, without shrinking. A
     smoother surface also decimates further without opening."""
     flatten_unseen_side: bool = True
     """Span the side that no camera sees from its visible rim; needs the cameras."""
+
+    def __post_init__(self) -> None:
+        for name in ("target_faces", "smoothing_iterations"):
+            check_number(f"meshing.{name}", getattr(self, name), 0)
 
 
 def extract_mesh(
@@ -51,11 +54,11 @@ def extract_mesh(
         A watertight mesh with positive volume, on the field's device.
 
     Raises:
-        InputError: the field has no surface, or the resolution is out of range.
+        InputError: the field has no surface.
     """
     config = config or MeshingConfig()
-    mesh = marching_cubes(field, config.resolution)
-    mesh = without_floaters(mesh, config.min_component_share)
+    mesh = marching_cubes(field)
+    mesh = without_floaters(mesh, MIN_COMPONENT_SHARE)
     if config.smoothing_iterations > 0:
         lamb, nu = TAUBIN_PASS_BAND
         trimesh.smoothing.filter_taubin(mesh, lamb, nu, 2 * config.smoothing_iterations)

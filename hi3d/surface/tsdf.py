@@ -1,8 +1,8 @@
-"""Fusion of depth maps into a truncated signed distance field: the fast alternative to NeuS.
+"""Fusion of exact depth maps into a truncated signed distance field: what views could give at best.
 
 After Curless and Levoy 1996, "A Volumetric Method for Building Complex Models from Range Images".
 Distances are taken to the plane through the surface point behind a pixel, which is more exact than
-along the ray; and a point that enough views see through is empty whatever the others say.
+along the ray; and a point that a view sees through is empty whatever the others say.
 """
 
 from dataclasses import dataclass
@@ -12,49 +12,24 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from hi3d.cameras import Cameras
-from hi3d.errors import InputError
 from hi3d.progress import track
 from hi3d.surface.grid import GridField
-from hi3d.surface.visual_hull import FOREGROUND_ALPHA, grid_points, shared_hull
+from hi3d.surface.visual_hull import FOREGROUND_ALPHA, HALF_EXTENT, grid_points, shared_hull
 from hi3d.views import Views
 
 MIN_COS = 0.01
 """Pixels that see the surface flatter than this say nothing about its place."""
+TRUNCATION_VOXELS = 3.0
+"""A depth says something about points up to this far behind it. Walls thinner than twice this are
+thickened or lost."""
 POINTS_AT_ONCE = 1 << 19
 COLOR_MARGIN = 0.01  # colours are kept this far from 0 and 1, where the logit is infinite
-
-
-@dataclass
-class TsdfConfig:
-    """Settings of `fuse_depth`."""
-
-    resolution: int = 192
-    """Grid vertices a side."""
-    half_extent: float = 0.55
-    """The grid spans [-half_extent, half_extent]; the object's longest side is 1."""
-    truncation_voxels: float = 3.0
-    """A depth says something about points up to this far behind it. Walls thinner than twice this
-    are thickened or lost."""
-    min_free_views: int = 2
-    """A point is empty if so many views see it in front of their depth by more than the truncation.
-    1 suits exact depth."""
-    hull_tolerance: int = 0
-    """How many views may show background at a point of the object."""
-
-    def __post_init__(self) -> None:
-        if self.resolution < 8:
-            raise InputError(f"resolution is {self.resolution}: give at least 8")
-        if not self.half_extent > 0 or not self.truncation_voxels >= 1:
-            raise InputError("half_extent must be above 0 and truncation_voxels at least 1")
-        if self.min_free_views < 1 or self.hull_tolerance < 0:
-            raise InputError("min_free_views must be at least 1 and hull_tolerance at least 0")
 
 
 def fuse_depth(
     views: Views,
     depth: Tensor,  # [V, H, W]
-    config: TsdfConfig | None = None,
-    view_weights: Tensor | None = None,  # [V]
+    resolution: int = 192,
 ) -> GridField:
     """Fuse depth maps into a field that `extract_mesh` takes.
 
@@ -64,31 +39,25 @@ def fuse_depth(
         views: V views over white with alpha, which carves what they show as background.
         depth: [V, H, W] along the camera's z axis in world units; 0, infinity or NaN where there is
             none.
-        config: settings; None = the defaults.
-        view_weights: [V] weight of each view's depth; None = all 1.
+        resolution: grid vertices a side, 8 or more.
 
     Returns:
         The field, on the views' device. `sdf` is cut at the truncation.
 
     Raises:
         InputError: no view shows an object, or what they show has no room in common.
-        ValueError: depth or weights do not fit the views.
+        ValueError: depth does not fit the views.
     """
-    config = config or TsdfConfig()
     size = (len(views), views.cameras.height, views.cameras.width)
     if depth.shape != size:
         raise ValueError(f"depth must be {list(size)} like the views, got {tuple(depth.shape)}")
-    if view_weights is None:
-        view_weights = torch.ones(len(views))
-    if view_weights.shape != (len(views),):
-        raise ValueError(f"view_weights must be [{len(views)}], got {tuple(view_weights.shape)}")
-    device, extent = views.rgb.device, config.half_extent
+    device, extent = views.rgb.device, HALF_EXTENT
     cameras, depth = views.cameras.to(device), depth.to(device)
-    voxel = 2 * extent / (config.resolution - 1)
-    truncation = config.truncation_voxels * voxel
-    hull = shared_hull(views, config.resolution, extent, config.hull_tolerance).flatten()
+    voxel = 2 * extent / (resolution - 1)
+    truncation = TRUNCATION_VOXELS * voxel
+    hull = shared_hull(views, resolution, extent).flatten()
     candidates = (hull < truncation).nonzero()[:, 0]
-    points = grid_points(config.resolution, extent, device)[candidates]
+    points = grid_points(resolution, extent, device)[candidates]
     sums = _Sums(len(points), device)
     for view in track(range(len(views)), "fusion"):
         surface = _surface_maps(depth[view], views.alpha[view, 0], cameras[view])
@@ -100,16 +69,15 @@ def fuse_depth(
                 views.rgb[view],
                 cameras[view],
                 truncation,
-                float(view_weights[view]),
             )
     # Half a pixel of doubt: silhouettes are known no better.
     half_pixel = 0.5 * cameras.positions.norm(dim=-1).mean() / cameras.Ks[:, 1, 1].mean()
     sdf = hull.clamp(-truncation, truncation)
     carved = (hull[candidates] - half_pixel).clamp(-truncation, truncation)
-    sdf[candidates] = torch.maximum(sums.sdf(truncation, config.min_free_views), carved)
+    sdf[candidates] = torch.maximum(sums.sdf(truncation), carved)
     rgb = torch.full((len(hull), 3), 0.5, device=device)
     rgb[candidates] = sums.colors()
-    shape = (config.resolution,) * 3
+    shape = (resolution,) * 3
     logits = rgb.clamp(COLOR_MARGIN, 1 - COLOR_MARGIN).logit()
     return GridField(sdf.reshape(shape), logits.reshape(*shape, 3), extent)
 
@@ -171,7 +139,6 @@ class _Sums:
         image: Tensor,  # [3, H, W]
         camera: Cameras,
         truncation: float,
-        view_weight: float,
     ) -> None:
         """Add one view's say on the points `index`."""
         pixels, z, seen = camera.project(points, 0)
@@ -185,7 +152,7 @@ class _Sums:
         near = known & (in_front.abs() <= truncation) & (surface.cos[flat] > MIN_COS)
         index, flat, points = index[near], flat[near], points[near]
         distance = ((points - surface.positions[flat]) * surface.normals[flat]).sum(-1)
-        weight = view_weight * surface.cos[flat] ** 2
+        weight = surface.cos[flat] ** 2
         self.weight[index] += weight
         self.distance[index] += weight * distance
         self.rgb[index] += weight[:, None] * image.reshape(3, -1).T[flat]
@@ -193,14 +160,14 @@ class _Sums:
         self.front_weight[index[front]] += weight[front]
         self.front_distance[index[front]] += (weight * distance)[front]
 
-    def sdf(self, truncation: float, min_free_views: int) -> Tensor:
+    def sdf(self, truncation: float) -> Tensor:
         """The fused distance; inside where nothing is known. [N]"""
         mean = self.distance / self.weight.clamp_min(1e-12)
         mean = torch.where(self.weight > 0, mean, -truncation)
         # Of a point that is known to be empty only those who see it as such know the distance.
         front = self.front_distance / self.front_weight.clamp_min(1e-12)
         front = torch.where(self.front_weight > 0, front, truncation)
-        free = self.free_views >= min_free_views
+        free = self.free_views > 0
         return torch.where(free, torch.maximum(mean, front), mean).clamp(-truncation, truncation)
 
     def colors(self) -> Tensor:

@@ -13,6 +13,8 @@ from hi3d.progress import console
 from hi3d.views import Views
 
 FOREGROUND_ALPHA = 0.5
+HALF_EXTENT = 0.55
+"""Grids span [-HALF_EXTENT, HALF_EXTENT] in each axis; the object's longest side is 1."""
 MIN_INSIDE = 8
 """A field with fewer grid vertices inside holds no surface worth the name."""
 PLAIN_RANGE = 0.02

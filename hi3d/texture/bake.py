@@ -1,11 +1,11 @@
 """A base-colour texture for the final mesh, baked from the views (paper, Section 4.4)."""
 
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 from torch import Tensor
 
+from hi3d.config import check_number
 from hi3d.errors import InputError
 from hi3d.mesh import SurfaceMesh
 from hi3d.progress import track
@@ -19,12 +19,7 @@ from hi3d.texture.atlas import (
     surface_texels,
     unwrap,
 )
-from hi3d.texture.blending import (
-    BestView,
-    WeightedMean,
-    sighting_weight,
-    split_bands,
-)
+from hi3d.texture.blending import WeightedMean, sighting_weight
 from hi3d.texture.optimization import (
     Target,
     make_target,
@@ -35,62 +30,30 @@ from hi3d.texture.visibility import see_texels, trusted_image
 from hi3d.views import Views
 
 MAX_RESOLUTION = 8192
+PADDING = 4  # texels between the charts of the atlas, against bleeding in mipmaps
+ANGLE_POWER = 8.0  # of cos(angle to the surface normal) in a view's weight: frontal views lead
+DISTANCE_POWER = 2.0  # of a view's pixels per world unit in its weight: nearer views lead
+MIN_COS = 0.15  # views that see the surface flatter than this do not colour it
+EDGE_WIDTH = 4  # pixels from a silhouette or occlusion edge over which a weight rises to 1
+MIN_ALPHA = 0.95  # fainter pixels hold some of the white background and are not used
+FILL_NEIGHBORS = 32  # seen surface points that colour an unseen one
 MAX_KNOWN = MAX_FILLED = 20_000  # points that fill and are filled, about
 SOUND_TRUST = 0.1  # texels seen with less may show another surface and colour no unseen ones
 NORMAL_DISTANCE = 0.05  # world units that a difference of 1 in the normals counts for in filling
 
 
-class TextureMode(Enum):
-    """Where a texel's colour comes from."""
-
-    mean = "mean"
-    """The weighted mean of the views that see it."""
-    best = "best"
-    """The mean's smooth part with the detail of the best view: sharp where views do not agree."""
-
-
 @dataclass
 class TextureConfig:
-    """Size of the atlas, and which views colour which texel."""
+    """Size of the atlas, and how it is sharpened."""
 
     resolution: int = 1024
-    """Height and width of the texture in texels, at most 8192."""
-    padding: int = 4
-    """Texels between the charts of the atlas."""
-    mode: TextureMode = TextureMode.mean
-    """Where a texel's colour comes from."""
-    angle_power: float = 8.0
-    """A view weighs cos(angle to the surface normal) to this power: 0 is the mean of all views,
-    large values take the most frontal one."""
-    distance_power: float = 2.0
-    """A view weighs its pixels per world unit to this power: nearer views more."""
-    detail_width: int = 4
-    """Pixels: what varies over less than this counts as detail in the mode "best"."""
+    """Height and width of the texture in texels, 1 to 8192."""
     optimization_steps: int = 4
-    """Steps over all views that bring the rendered texture nearer to the views; 0 for none."""
-    min_cos: float = 0.15
-    """Views that see the surface flatter than this do not colour it."""
-    edge_width: int = 4
-    """Pixels from a silhouette or an occlusion edge over which a view's weight rises to 1."""
-    min_alpha: float = 0.95
-    """Pixels below this opacity hold some of the white background and are not used."""
-    fill_neighbours: int = 32
-    """Seen surface points that colour an unseen one."""
+    """Steps over all views, 0 or more, that bring the rendered texture nearer to the views."""
 
     def __post_init__(self) -> None:
-        for name in ("resolution", "edge_width", "fill_neighbours", "detail_width"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: give a number of at least 1")
-        for name in ("padding", "angle_power", "distance_power", "optimization_steps"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}: give a number of at least 0")
-        for name in ("min_cos", "min_alpha"):
-            if not 0 < getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}: give a number in (0, 1]")
-        if self.resolution > MAX_RESOLUTION:
-            raise InputError(
-                f"texture resolution is {self.resolution}: give at most {MAX_RESOLUTION}"
-            )
+        check_number("texture.resolution", self.resolution, 1, MAX_RESOLUTION)
+        check_number("texture.optimization_steps", self.optimization_steps, 0)
 
 
 def bake_texture(
@@ -98,12 +61,11 @@ def bake_texture(
 ) -> SurfaceMesh:
     """Cut the surface into an atlas and colour it from the views that see it.
 
-    A texel takes the weighted mean of the views in which its surface point is not hidden, or that
-    mean's smooth part and the best view's detail; a view weighs more the more frontal and nearer
-    it is, and the farther the texel is from silhouettes and occlusion edges, where an error in
-    shape would take the colour of what lies behind. Then the texels are optimised against the
-    views. Texels that no view sees take the colours of the nearest seen ones. The work is done on
-    the CPU.
+    A texel takes the weighted mean of the views in which its surface point is not hidden; a view
+    weighs more the more frontal and nearer it is, and the farther the texel is from silhouettes and
+    occlusion edges, where an error in shape would take the colour of what lies behind. Then the
+    texels are optimised against the views. Texels that no view sees take the colours of the nearest
+    seen ones. The work is done on the CPU.
 
     Args:
         mesh: the surface, in the world coordinates of the cameras; its colours are not used.
@@ -122,15 +84,17 @@ def bake_texture(
         raise InputError("the mesh has no faces: lower the surface threshold or refit")
     device = mesh.vertices.device
     mesh, views = mesh.to("cpu"), views.to("cpu")
-    source, faces, uvs = unwrap(mesh, config.resolution, config.padding)
+    source, faces, uvs = unwrap(mesh, config.resolution, PADDING)
     vertices = mesh.vertices[source]
     texels = surface_texels(
         vertices, faces, uvs, area_weighted_normals(mesh)[source], config.resolution
     )
-    rgb, best_trust, targets = _blend_views(texels, views, vertices, faces, uvs[faces], config)
+    rgb, best_trust, targets = _blend_views(
+        texels, views, vertices, faces, uvs[faces], config.optimization_steps > 0
+    )
     if not best_trust.any():
         raise InputError("no view sees the mesh: give views of this object, in its coordinates")
-    _fill_unseen(rgb, best_trust, texels, config.resolution, config.fill_neighbours)
+    _fill_unseen(rgb, best_trust, texels, config.resolution)
     texel_of_pixel = nearest_texels(texels.index, config.resolution)
     image_size = views.cameras.height, views.cameras.width
     # Edges, which may show what lies behind, are hardly sharpened.
@@ -148,17 +112,17 @@ def _blend_views(
     vertices: Tensor,
     faces: Tensor,
     corner_uvs: Tensor,
-    config: TextureConfig,
+    with_targets: bool,
 ) -> tuple[Tensor, Tensor, list[Target]]:
     """Colour T texels from V views.
 
     Returns:
         rgb: [T, 3]
         best_trust: [T] the largest trust a view coloured the texel with, 0 for unseen ones.
-        targets: of the V views, for the optimisation; none where it has no steps.
+        targets: of the V views, for the optimisation, where they are wanted.
     """
     caster, cameras = RayCaster(vertices, faces), views.cameras
-    mean, detail = WeightedMean(len(texels.index)), BestView(len(texels.index))
+    mean = WeightedMean(len(texels.index))
     best_trust, targets = torch.zeros(len(texels.index)), []
     texel_size = (face_areas(vertices, faces).sum() / len(texels.index)).sqrt().item()
     num_subpixels = subpixels(cameras, texel_size)
@@ -169,34 +133,24 @@ def _blend_views(
             views.alpha[view],
             depth,
             cameras.Ks[view, 0, 0].item(),
-            config.min_alpha,
-            config.edge_width,
+            MIN_ALPHA,
+            EDGE_WIDTH,
         )
-        colour, trust = image.split([3, 1])
-        sighting = see_texels(texels, cameras, view, caster, depth, trust, config.min_cos)
-        weight = sighting_weight(sighting, config.angle_power, config.distance_power)
-        if config.mode is TextureMode.best:
-            low, high = split_bands(colour, (trust > 0).float(), config.detail_width)
-            mean.add(sighting, weight, low)
-            detail.add(sighting, weight, high)
-        else:
-            mean.add(sighting, weight, colour)
+        color, trust = image.split([3, 1])
+        sighting = see_texels(texels, cameras, view, caster, depth, trust, MIN_COS)
+        weight = sighting_weight(sighting, ANGLE_POWER, DISTANCE_POWER)
+        mean.add(sighting, weight, color)
         best_trust[sighting.texels] = torch.maximum(best_trust[sighting.texels], sighting.trust)
-        if config.optimization_steps:
+        if with_targets:
             targets.append(
                 make_target(
                     image, cameras, view, caster, corner_uvs, num_subpixels, sighting, weight
                 )
             )
-    rgb = mean.colours()
-    if config.mode is TextureMode.best:
-        rgb = (rgb + detail.colours()).clamp(0, 1)
-    return rgb, best_trust, targets
+    return mean.colors(), best_trust, targets
 
 
-def _fill_unseen(
-    rgb: Tensor, best_trust: Tensor, texels: Texels, resolution: int, num_neighbours: int
-) -> None:
+def _fill_unseen(rgb: Tensor, best_trust: Tensor, texels: Texels, resolution: int) -> None:
     """Colour unseen texels in place: mean of the nearest seen ones, weighted by 1 / distance^2.
 
     The distance counts the angle between normals too, or colour would come through thin walls.
@@ -207,7 +161,6 @@ def _fill_unseen(
         best_trust: [T], 0 for unseen texels.
         texels: the surface points.
         resolution: height and width of the texture.
-        num_neighbours: how many seen points each unseen one takes.
     """
     from scipy.spatial import cKDTree
 
@@ -230,9 +183,9 @@ def _fill_unseen(
         return torch.cat([texels.positions[chosen], normals], dim=-1)
 
     middles = torch.zeros(len(size), 6).index_add_(0, group, points(unseen)) / size
-    num_neighbours = min(num_neighbours, len(known))
+    num_neighbors = min(FILL_NEIGHBORS, len(known))
     distance, neighbour = cKDTree(points(known).numpy()).query(
-        middles.numpy(), k=range(1, num_neighbours + 1), workers=torch.get_num_threads()
+        middles.numpy(), k=range(1, num_neighbors + 1), workers=torch.get_num_threads()
     )
     weight = 1 / (torch.from_numpy(distance).float() ** 2 + 1e-8)
     weight = weight / weight.sum(-1, keepdim=True)

@@ -122,5 +122,5 @@ def optimize_texels(
             difference = torch.zeros(3, image_size[0] * image_size[1])
             difference[:, target.pixels] = (target.rgb - rendered).T
             correction.add(target.sighting, target.weight, difference.reshape(3, *image_size))
-        rgb = (rgb + step_size[:, None] * correction.colours()).clamp(0, 1)
+        rgb = (rgb + step_size[:, None] * correction.colors()).clamp(0, 1)
     return rgb

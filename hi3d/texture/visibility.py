@@ -106,18 +106,18 @@ def trusted_image(
     for _ in range(edge_width):
         inside = -max_pool2d(-inside[None], 3, stride=1, padding=1)[0]
         trust += inside / edge_width
-    colour = (rgb - (1 - alpha)) / alpha.clamp_min(min_alpha) * opaque
+    color = (rgb - (1 - alpha)) / alpha.clamp_min(min_alpha) * opaque
     # The object's colour is carried outwards, so that interpolation never reads background: one
     # pixel farther than it is trusted.
-    usable = coloured = opaque
+    usable = colored = opaque
     for _ in range(CARRIED_PIXELS + 1):
-        usable = coloured
-        sums = torch.cat([colour * coloured, coloured])[None]
+        usable = colored
+        sums = torch.cat([color * colored, colored])[None]
         mean = avg_pool2d(sums, 3, stride=1, padding=1)[0]
         carried = mean[:3] / mean[3:].clamp_min(1e-6)
-        colour = torch.where(coloured > 0, colour, carried)
-        coloured = (mean[3:] > 0).float()
-    return torch.cat([colour.clamp(0, 1), torch.maximum(trust, EDGE_TRUST * usable)])
+        color = torch.where(colored > 0, color, carried)
+        colored = (mean[3:] > 0).float()
+    return torch.cat([color.clamp(0, 1), torch.maximum(trust, EDGE_TRUST * usable)])
 
 
 def _facing(texels: Texels, position: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from hi3d.errors import InputError
 from hi3d.surface.grid import GridField
-from hi3d.surface.marching_cubes import MAX_RESOLUTION, crossing_blocks, marching_cubes
+from hi3d.surface.marching_cubes import crossing_blocks, marching_cubes
 from hi3d.surface.visual_hull import grid_points
 
 
@@ -48,8 +48,8 @@ def test_blocks_give_what_one_block_gives(shape, block_cells):
     assert np.allclose(triangles(blocks), triangles(whole), atol=2e-5)
 
 
-def test_a_ball_on_a_finer_grid_in_blocks_is_closed_and_has_its_volume():
-    mesh = marching_cubes(field_of(ball, 41), 60, block_cells=16)
+def test_a_ball_in_blocks_is_closed_and_has_its_volume():
+    mesh = marching_cubes(field_of(ball, 60), block_cells=16)
     assert mesh.is_watertight
     assert mesh.body_count == 1
     assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.4**3, rel=0.01)
@@ -72,14 +72,12 @@ def test_empty_blocks_are_skipped_and_full_ones_are_not():
     field = field_of(ball, 33)
     firsts = np.array([[-1, 7, 7], [7, 7, 7], [14, 14, 14], [22, 14, 14]])
     # At the boundary; from -0.3 to -0.1 in each axis; the middle; across the ball's side.
-    assert crossing_blocks(field, 33, firsts, 4).tolist() == [True, True, False, True]
+    assert crossing_blocks(field, firsts, 4).tolist() == [True, True, False, True]
 
 
-def test_wrong_fields_and_resolutions_are_clear_errors():
+def test_wrong_fields_are_clear_errors():
     with pytest.raises(InputError, match="no inside"):
         marching_cubes(field_of(lambda p: torch.ones(p.shape[:-1])))
-    with pytest.raises(InputError, match="512"):
-        marching_cubes(field_of(ball), MAX_RESOLUTION + 1)
     broken = field_of(ball)
     broken = replace(broken, sdf=broken.sdf.index_fill(0, torch.tensor([3]), torch.nan))
     with pytest.raises(InputError, match="not finite"):

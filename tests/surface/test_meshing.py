@@ -318,3 +318,10 @@ def test_harmonic_values_by_hand():
     assert harmonic(octahedron, values, free)[free] == pytest.approx([1.5, 1.5])
     everywhere = np.ones(len(mesh.vertices), dtype=bool)
     assert np.isfinite(harmonic(mesh, mesh.vertices[:, 2], everywhere)).all()
+
+
+@pytest.mark.parametrize("key", ["target_faces", "smoothing_iterations"])
+@pytest.mark.parametrize("value", [-1, math.nan])
+def test_settings_out_of_their_range_are_one_line(key, value):
+    with pytest.raises(InputError, match=rf"^meshing\.{key} is .*: give a number of at least 0"):
+        MeshingConfig(**{key: value})

@@ -1,11 +1,12 @@
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 
 from hi3d.cameras import orbit_cameras
+from hi3d.errors import InputError
 from hi3d.surface.grid import GridField
+from hi3d.surface.neus import network_fit, networks
 from hi3d.surface.neus.config import NeusConfig
 from hi3d.surface.neus.fit import fit_neus
 from hi3d.surface.neus.marching import Sections, cell_values, march, section_weights
@@ -14,7 +15,6 @@ from hi3d.surface.neus.networks import (
     FieldKind,
     FieldNetwork,
     FrequencyEncoding,
-    HashEncoding,
     NetworkConfig,
 )
 from hi3d.surface.neus.rays import PixelSampler, Rays
@@ -22,20 +22,14 @@ from hi3d.surface.visual_hull import hull_sdf
 
 RADIUS = 0.4  # of the ball
 ORBIT = orbit_cameras(20.0, 48, 8)
-SMALL = NetworkConfig(
-    rays_per_step=64,
-    lr=3e-3,
-    march_resolution=24,
-    update_every=20,
-    mlp_layers=4,
-    mlp_size=48,
-    num_octaves=3,
-    hash_size=48,
-    num_levels=4,
-    finest=32,
-    table_size_log2=12,
-)
-NETWORKS = [FieldKind.hash_grid, FieldKind.mlp]
+SMALL = NetworkConfig(rays_per_step=64, lr=3e-3, layers=4, size=48)
+
+
+@pytest.fixture
+def small_settings(monkeypatch):
+    monkeypatch.setattr(network_fit, "MARCH_RESOLUTION", 24)
+    monkeypatch.setattr(network_fit, "UPDATE_EVERY", 20)
+    monkeypatch.setattr(networks, "NUM_OCTAVES", 3)
 
 
 def test_frequency_encoding_by_hand():
@@ -46,31 +40,9 @@ def test_frequency_encoding_by_hand():
     assert torch.allclose(encoded[0, 9:].square() + encoded[0, 3:9].square(), torch.ones(6))
 
 
-def test_hash_encoding_interpolates_its_tables():
-    config = replace(SMALL, num_levels=2, coarsest=4, finest=40)
-    encoding = HashEncoding(config, half_extent=0.5)
-    assert encoding.resolutions == [4, 40]
-    with torch.no_grad():
-        encoding.tables.uniform_(-1, 1)
-    # On a vertex the feature is the vertex's own, halfway between two it is their mean.
-    vertex = torch.tensor([[1, 2, 3]])
-    coarse = encoding.tables[0, (1 * 5 + 2) * 5 + 3]
-    hashed = encoding.tables[1, (10 ^ (20 * 2654435761) ^ (30 * 805459861)) % 4096]
-    encoded = encoding(vertex / 4 - 0.5)[0]
-    assert torch.allclose(encoded[3:5], coarse, atol=1e-5)
-    assert torch.allclose(encoded[5:], hashed, atol=1e-4)
-    between = encoding(torch.tensor([[1.5, 2, 3]]) / 4 - 0.5)[0, 3:5]
-    neighbour = encoding.tables[0, (2 * 5 + 2) * 5 + 3]
-    assert torch.allclose(between, (coarse + neighbour) / 2, atol=1e-5)
-    corners = torch.cartesian_prod(*[torch.arange(5)] * 3)
-    assert encoding.row(corners, 4).unique().numel() == 125
-    assert encoding.row(corners * 10, 40).max() < 4096
-
-
-@pytest.mark.parametrize("kind", NETWORKS)
-def test_networks_start_as_a_sphere(kind):
+def test_the_network_starts_as_a_sphere():
     torch.manual_seed(0)
-    network = FieldNetwork(kind, NetworkConfig(mlp_size=128, hash_size=512, finest=64), 0.55)
+    network = FieldNetwork(8, 128)
     directions = torch.nn.functional.normalize(torch.randn(200, 3), dim=-1)
     sdf, gradients, rgb = network(directions * 0.5)
     assert (sdf > 0).all()
@@ -162,10 +134,13 @@ def test_hull_cells_hold_the_ball(ball_views):
     assert cells.float().mean() < 0.7
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
-def test_a_ball_comes_out_right(kind, ball_views):
+def test_a_ball_comes_out_right(small_settings, ball_views):
     config = NeusConfig(
-        field=kind, steps=50, resolutions=[16, 32], resolution_starts=[0, 0.5], network=SMALL
+        field=FieldKind.mlp,
+        steps=50,
+        resolutions=[16, 32],
+        resolution_starts=[0, 0.5],
+        network=SMALL,
     )
     views = ball_views(ORBIT)
     field = fit_neus(views, config, 0)
@@ -178,9 +153,10 @@ def test_a_ball_comes_out_right(kind, ball_views):
     assert rgb.isfinite().all()
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
-def test_the_seed_decides(kind, ball_views):
-    config = NeusConfig(field=kind, steps=3, resolutions=[16], resolution_starts=[0], network=SMALL)
+def test_the_seed_decides(small_settings, ball_views):
+    config = NeusConfig(
+        field=FieldKind.mlp, steps=3, resolutions=[16], resolution_starts=[0], network=SMALL
+    )
     fields = [fit_neus(ball_views(ORBIT), config, seed).sdf for seed in (0, 0, 1)]
     assert torch.equal(fields[0], fields[1])
     assert not torch.equal(fields[0], fields[2])
@@ -195,10 +171,17 @@ def test_rates_rise_and_fall():
 
 def test_pixels_without_sections_are_white(ball_views):
     """Rays that meet no cell still have a colour and an opacity."""
-    network = FieldNetwork(FieldKind.mlp, SMALL, 0.55)
+    network = FieldNetwork(4, 48)
     rays = PixelSampler(ball_views(ORBIT)).sample(20, torch.Generator().manual_seed(0))
     nothing = Sections(torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0))
     rgb, opacity, gradients = render_sections(network, rays, nothing, torch.tensor(60.0), 1.0)
     assert torch.equal(rgb, torch.ones(20, 3))
     assert not opacity.any()
     assert gradients.shape == (0, 3)
+
+
+@pytest.mark.parametrize("key", ["rays_per_step", "lr", "layers", "size"])
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
+def test_sizes_out_of_their_range_are_one_line(key, value):
+    with pytest.raises(InputError, match=rf"^neus\.network\.{key} is .*: give a number"):
+        NetworkConfig(**{key: value})

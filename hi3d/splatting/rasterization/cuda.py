@@ -9,14 +9,13 @@ from hi3d.splatting.rasterization.projection import DILATION, NEAR_PLANE
 
 
 def rasterize_gsplat(
-    splats: GaussianSplats, cameras: Cameras, antialiased: bool = False
+    splats: GaussianSplats, cameras: Cameras
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Render with `gsplat.rasterization`.
 
     Args:
         splats: on a CUDA device.
         cameras: V cameras on the same device.
-        antialiased: compensate the widening of Gaussians thinner than a pixel.
 
     Returns:
         rgb [V, 3, H, W] over black, alpha [V, 1, H, W], expected depth [V, 1, H, W], means2d
@@ -43,7 +42,6 @@ def rasterize_gsplat(
         eps2d=DILATION,
         sh_degree=splats.sh_degree,
         packed=False,
-        rasterize_mode="antialiased" if antialiased else "classic",
         render_mode="RGB+ED",
     )
     image = features.permute(0, 3, 1, 2)

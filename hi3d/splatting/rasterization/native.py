@@ -1,41 +1,21 @@
-"""The rasteriser on the CPU: autograd around the kernels of `native/splat_raster.c`."""
+"""The rasteriser on the CPU: autograd around the kernels of `splat_raster.c`."""
 
-import ctypes
-import functools
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from hi3d.native import load_native, num_threads, pointer
+from hi3d.native import Kernel, load_kernel, num_threads
 from hi3d.splatting.rasterization.tiles import TileLists
 
 TILE_SIZE = 16  # TILE of the kernel
 NUM_FEATURES = 4  # CHANNELS of the kernel
 NUM_GRADIENTS = 10  # GRADIENTS of the kernel
-_ADDRESS, _SIZE, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 
 
-@functools.cache
-def native_library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None where there is no compiler."""
-    library = load_native(Path(__file__).with_name("splat_raster.c"))
-    if library is not None:
-        library.splat_rooms.restype = _SIZE
-        library.splat_rooms.argtypes = [*[_ADDRESS] * 2, *[_SIZE] * 3, _ADDRESS]
-        library.splat_lists.restype = _SIZE
-        library.splat_lists.argtypes = [
-            *[_ADDRESS] * 5, *[_SIZE] * 3, _INT, *[_ADDRESS] * 6,
-        ]  # fmt: skip
-        library.splat_forward.restype = None
-        library.splat_forward.argtypes = [
-            *[_ADDRESS] * 7, *[_SIZE] * 2, _INT, *[_ADDRESS] * 3,
-        ]  # fmt: skip
-        library.splat_backward.restype = None
-        library.splat_backward.argtypes = [
-            *[_ADDRESS] * 9, *[_SIZE] * 3, _INT, *[_ADDRESS] * 6,
-        ]  # fmt: skip
-    return library
+def raster_kernel() -> Kernel | None:
+    """The compiled kernel, or None where there is no compiler."""
+    return load_kernel(Path(__file__).with_name("splat_raster.c"))
 
 
 def rasterize_native(
@@ -54,7 +34,7 @@ def rasterize_native(
         blended features [4, H, W] over zero, and alpha [H, W] in [0, 1].
 
     Raises:
-        ValueError: wrong dtype or shape, or there is no compiler (see `native_library`).
+        ValueError: wrong dtype or shape, or there is no compiler (see `raster_kernel`).
     """
     num = len(means2d)
     for name, tensor, shape in (
@@ -66,7 +46,7 @@ def rasterize_native(
     ):
         if tensor.shape != shape or tensor.dtype != torch.float32 or tensor.device.type != "cpu":
             raise ValueError(f"{name} must be {list(shape)} float32 on the CPU")
-    if native_library() is None:
+    if raster_kernel() is None:
         raise ValueError("the rasteriser is not compiled: use backend='torch'")
     lists = tile_lists(means2d, conics, opacities, radii, depths, width, height)
     return composite(means2d, conics, opacities, radii, features, lists, width, height)
@@ -100,21 +80,19 @@ def tile_lists(
 
     Long Gaussians that lie askew reach far fewer tiles so.
     """
-    library = native_library()
-    assert library is not None
+    kernel = raster_kernel()
+    assert kernel is not None
     num = len(means2d)
     inputs = [t.detach().contiguous() for t in (means2d, conics, opacities, radii)]
     order = torch.argsort(depths, stable=True)
     rooms, firsts = (torch.empty(num + 1, dtype=torch.int64) for _ in range(2))
-    num_rooms = library.splat_rooms(
-        pointer(inputs[0]), pointer(inputs[3]), num, width, height, pointer(rooms)
-    )
+    num_rooms = kernel.splat_rooms(inputs[0], inputs[3], num, width, height, rooms)
     tiles, splat_ids, slots = (torch.empty(num_rooms, dtype=torch.int64) for _ in range(3))
     num_tiles = -(-width // TILE_SIZE) * -(-height // TILE_SIZE)
     offsets = torch.empty(num_tiles + 1, dtype=torch.int64)
-    num_entries = library.splat_lists(
-        *map(pointer, inputs), pointer(order), num, width, height, num_threads(),
-        *map(pointer, (rooms, tiles, splat_ids, slots, offsets, firsts)),
+    num_entries = kernel.splat_lists(
+        *inputs, order, num, width, height, num_threads(),
+        rooms, tiles, splat_ids, slots, offsets, firsts,
     )  # fmt: skip
     return TileLists(splat_ids[:num_entries], offsets, slots[:num_entries], firsts)
 
@@ -132,16 +110,15 @@ class _RasterizeNative(torch.autograd.Function):
         width: int,
         height: int,
     ) -> tuple[Tensor, Tensor]:
-        library = native_library()
-        assert library is not None
+        kernel = raster_kernel()
+        assert kernel is not None
         inputs = [t.contiguous() for t in (means2d, conics, opacities, radii, features)]
         image = torch.empty(NUM_FEATURES, height, width)
         transmittance = torch.empty(height, width)
         last = torch.empty(height, width, dtype=torch.int32)
-        library.splat_forward(
-            *map(pointer, inputs), pointer(lists.splat_ids), pointer(lists.offsets),
-            width, height, num_threads(),
-            pointer(image), pointer(transmittance), pointer(last),
+        kernel.splat_forward(
+            *inputs, lists.splat_ids, lists.offsets, width, height, num_threads(),
+            image, transmittance, last,
         )  # fmt: skip
         ctx.save_for_backward(*inputs, transmittance, last)
         ctx.lists = lists
@@ -149,18 +126,17 @@ class _RasterizeNative(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_image: Tensor, grad_alpha: Tensor):  # type: ignore[override]
-        library = native_library()
-        assert library is not None
+        kernel = raster_kernel()
+        assert kernel is not None
         *inputs, transmittance, last = ctx.saved_tensors
         lists: TileLists = ctx.lists
         num, (height, width) = len(inputs[0]), transmittance.shape
         scratch = torch.empty(len(lists.splat_ids), NUM_GRADIENTS)
         grads = torch.empty(num, NUM_GRADIENTS)
         grad_image, grad_alpha = grad_image.contiguous(), grad_alpha.contiguous()
-        library.splat_backward(
-            *map(pointer, inputs), pointer(lists.splat_ids), pointer(lists.offsets),
-            pointer(lists.slots), pointer(lists.firsts), num, width, height, num_threads(),
-            pointer(transmittance), pointer(last), pointer(grad_image), pointer(grad_alpha),
-            pointer(scratch), pointer(grads),
+        kernel.splat_backward(
+            *inputs, lists.splat_ids, lists.offsets, lists.slots, lists.firsts,
+            num, width, height, num_threads(),
+            transmittance, last, grad_image, grad_alpha, scratch, grads,
         )  # fmt: skip
         return grads[:, :2], grads[:, 2:5], grads[:, 5], None, grads[:, 6:], None, None, None

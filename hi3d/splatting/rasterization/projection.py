@@ -17,7 +17,6 @@ MIN_TRANSMITTANCE = 1e-4  # a pixel is finished before it falls below this (3DGS
 LARGEST = 1e6  # Gaussians with a number beyond are left out
 LARGEST_SCALE = 1e4  # its fourth power in pixels, near the camera, still fits float32
 SMALLEST_QUAT = 1e-8  # a shorter quaternion has no direction
-MIN_COMPENSATION = 1e-4  # far below 1/255; keeps the gradient of the square root finite
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class ProjectedSplats:
     depths: Tensor  # [V, N]
     """Along the camera's z axis."""
     opacities: Tensor  # [V, N]
-    """In [0, 1], with the compensation of anti-aliasing where that is on."""
+    """In [0, 1]."""
     radii: Tensor  # [V, N, 2]
     """Half width and half height, in pixels, of the box that holds every pixel with alpha of at
     least 1/255; 0 where the Gaussian cannot be seen. Without gradient."""
@@ -97,7 +96,6 @@ def project_splats(
     scales: Tensor,  # [N, 3]
     opacities: Tensor,  # [N]
     cameras: Cameras,
-    antialiased: bool = False,
 ) -> ProjectedSplats:
     """EWA projection: the 3D covariance through the local affine map of the camera.
 
@@ -110,11 +108,8 @@ def project_splats(
         scales: [N, 3] standard deviations.
         opacities: [N] in [0, 1].
         cameras: V cameras.
-        antialiased: lower the opacity of Gaussians that `DILATION` widens, by the square root of
-            the ratio of the areas, so that one thinner than a pixel does not grow brighter.
 
-    Source: Zwicker et al., "EWA Splatting"; Kerbl et al. [23], Section 4; the compensation: Yu et
-    al., "Mip-Splatting", Equation 10.
+    Source: Zwicker et al., "EWA Splatting"; Kerbl et al. [23], Section 4.
     """
     rotations, translations = cameras.viewmats[:, :3, :3], cameras.viewmats[:, :3, 3]
     local = means @ rotations.transpose(1, 2) + translations[:, None]  # [V, N, 3]
@@ -146,10 +141,7 @@ def project_splats(
     determinant = area + DILATION * (xx + yy) + DILATION**2
     xx, yy = xx + DILATION, yy + DILATION
     conics = torch.stack([yy, -xy, xx], dim=-1) / determinant[..., None]
-    if antialiased:
-        opacities = opacities * (area / determinant).clamp(min=MIN_COMPENSATION**2).sqrt()
-    else:
-        opacities = opacities.expand(len(cameras), -1)
+    opacities = opacities.expand(len(cameras), -1)
 
     with torch.no_grad():
         # opacity * exp(-power) = 1/255 on an ellipse that spans sqrt(2 power variance).

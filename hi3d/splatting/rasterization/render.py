@@ -9,7 +9,7 @@ from torch import Tensor
 from hi3d.cameras import Cameras
 from hi3d.splats import GaussianSplats
 from hi3d.splatting.rasterization.cuda import rasterize_gsplat
-from hi3d.splatting.rasterization.native import native_library, rasterize_native
+from hi3d.splatting.rasterization.native import raster_kernel, rasterize_native
 from hi3d.splatting.rasterization.native_projection import project_native
 from hi3d.splatting.rasterization.projection import (
     evaluate_harmonics,
@@ -18,7 +18,7 @@ from hi3d.splatting.rasterization.projection import (
 )
 from hi3d.splatting.rasterization.torch_reference import rasterize_reference
 
-Backend = Literal["auto", "gsplat", "native", "torch"]
+SplatBackend = Literal["auto", "gsplat", "native", "torch"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class RenderedSplats:
         return (self.radii > 0).all(-1)
 
 
-def choose_backend(means: Tensor) -> Backend:
+def choose_backend(means: Tensor) -> SplatBackend:
     """The fastest rasteriser for Gaussians where `means` lie: gsplat on CUDA, C on the CPU.
 
     Other devices, other types than float32, and a CPU without a compiler get the torch one.
@@ -51,15 +51,14 @@ def choose_backend(means: Tensor) -> Backend:
         return "torch"
     if means.device.type == "cuda":
         return "gsplat"
-    return "native" if means.device.type == "cpu" and native_library() is not None else "torch"
+    return "native" if means.device.type == "cpu" and raster_kernel() is not None else "torch"
 
 
 def rasterize(
     splats: GaussianSplats,
     cameras: Cameras,
     background: float = 1.0,
-    backend: Backend = "auto",
-    antialiased: bool = False,
+    backend: SplatBackend = "auto",
 ) -> RenderedSplats:
     """Render Gaussians, differentiably (paper, Equations 2 and 3).
 
@@ -69,26 +68,24 @@ def rasterize(
         background: grey level in [0, 1] behind the object; 1 is white.
         backend: "gsplat" (CUDA), "native" (C on the CPU), "torch" (anywhere, slow), or "auto":
             the fastest there is for the splats' device.
-        antialiased: compensate the widening of Gaussians thinner than a pixel (Mip-Splatting). To
-            be rendered as they were fitted.
 
     Raises:
         ValueError: an unknown backend, or one that cannot run here.
     """
-    if backend not in get_args(Backend):
-        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
+    if backend not in get_args(SplatBackend):
+        raise ValueError(
+            f"backend must be one of {', '.join(get_args(SplatBackend))}, got {backend!r}"
+        )
     if backend == "auto":
         backend = choose_backend(splats.means)
     splats, usable = leave_out_unusable(splats)
     if backend == "gsplat":
-        rgb, alpha, depth, means2d, radii = rasterize_gsplat(splats, cameras, antialiased)
+        rgb, alpha, depth, means2d, radii = rasterize_gsplat(splats, cameras)
         radii = radii * usable[:, None]
         return RenderedSplats(rgb + (1 - alpha) * background, alpha, depth, means2d, radii)
 
     project = project_native if backend == "native" else project_splats
-    projected = project(
-        splats.means, splats.quats, splats.scales, splats.opacities, cameras, antialiased
-    )
+    projected = project(splats.means, splats.quats, splats.scales, splats.opacities, cameras)
     if splats.sh_degree == 0:  # the same from everywhere
         colors = evaluate_harmonics(splats.sh, splats.means).expand(len(cameras), -1, -1)
     else:

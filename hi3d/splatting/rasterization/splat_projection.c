@@ -14,7 +14,6 @@
 static const float NEAR_PLANE = 0.01f;
 static const float DILATION = 0.3f;
 static const float MIN_ALPHA = 1.0f / 255.0f;
-static const float MIN_COMPENSATION = 1e-4f;
 static const float BORDER = 0.15f; // of the image's size, beyond which slopes are clamped
 
 typedef struct {
@@ -100,7 +99,7 @@ static Projection project_one(const Camera *c, const float *mean, float Q[3][3],
 void splat_project(const float *means, const float *quats, const float *scales,
                    const float *opacities, const float *viewmats, const float *Ks,
                    int64_t num_splats, int64_t num_views, int64_t width, int64_t height,
-                   int antialiased, int num_threads, float *means2d, float *conics, float *depths,
+                   int num_threads, float *means2d, float *conics, float *depths,
                    float *projected_opacities, float *radii) {
 #pragma omp parallel for schedule(static) num_threads(num_threads)
   for (int64_t n = 0; n < num_splats; n++) {
@@ -111,10 +110,7 @@ void splat_project(const float *means, const float *quats, const float *scales,
       const Projection p = project_one(&c, means + 3 * n, Q, scales + 3 * n);
       const int64_t at = view * num_splats + n;
       const float x = c.fx * p.local[0] / p.z + c.cx, y = c.fy * p.local[1] / p.z + c.cy;
-      float opacity = opacities[n];
-      if (antialiased)
-        opacity *=
-            sqrtf(fmaxf(p.area / p.determinant, MIN_COMPENSATION * MIN_COMPENSATION));
+      const float opacity = opacities[n];
       means2d[2 * at] = x;
       means2d[2 * at + 1] = y;
       conics[3 * at] = p.yy / p.determinant;
@@ -133,15 +129,13 @@ void splat_project(const float *means, const float *quats, const float *scales,
 }
 
 // Adds to `grad_local` and `grad_Q` and `grad_scale` what the ellipse depends on, given the
-// gradients of its conic and of `area`.
+// gradient of its conic.
 static void ellipse_backward(const Camera *c, const Projection *p, float Q[3][3],
-                             const float *scale, const float *grad_conic, float grad_area,
-                             float grad_determinant, float grad_local[3], float grad_Q[3][3],
-                             float grad_scale[3]) {
+                             const float *scale, const float *grad_conic, float grad_local[3],
+                             float grad_Q[3][3], float grad_scale[3]) {
   const float inverse = 1 / p->determinant;
-  grad_determinant -=
-      (grad_conic[0] * p->yy - grad_conic[1] * p->xy + grad_conic[2] * p->xx) * inverse * inverse;
-  grad_area += grad_determinant;
+  const float grad_determinant =
+      -(grad_conic[0] * p->yy - grad_conic[1] * p->xy + grad_conic[2] * p->xx) * inverse * inverse;
   const float grad_xx = grad_conic[2] * inverse + DILATION * grad_determinant;
   const float grad_yy = grad_conic[0] * inverse + DILATION * grad_determinant;
   const float grad_xy = -grad_conic[1] * inverse;
@@ -153,8 +147,8 @@ static void ellipse_backward(const Camera *c, const Projection *p, float Q[3][3]
   float grad_row[2][3] = {{0}};
   for (int k = 0; k < 3; k++) {
     const float grad_axes[2] = {
-        2 * grad_xx * a[k] + grad_xy * b[k] + 2 * grad_area * turned[0][k],
-        2 * grad_yy * b[k] + grad_xy * a[k] + 2 * grad_area * turned[1][k]};
+        2 * grad_xx * a[k] + grad_xy * b[k] + 2 * grad_determinant * turned[0][k],
+        2 * grad_yy * b[k] + grad_xy * a[k] + 2 * grad_determinant * turned[1][k]};
     for (int i = 0; i < 2; i++) {
       grad_scale[k] += grad_axes[i] * p->along[i][k];
       for (int j = 0; j < 3; j++) {
@@ -198,7 +192,7 @@ static void rotation_backward(const float q[4], float length, float g[3][3], flo
 void splat_project_backward(const float *means, const float *quats, const float *scales,
                             const float *opacities, const float *viewmats, const float *Ks,
                             int64_t num_splats, int64_t num_views, int64_t width, int64_t height,
-                            int antialiased, int num_threads, const float *grad_means2d,
+                            int num_threads, const float *grad_means2d,
                             const float *grad_conics, const float *grad_depths,
                             const float *grad_projected_opacities, float *grad_means,
                             float *grad_quats, float *grad_scales, float *grad_opacities) {
@@ -212,24 +206,11 @@ void splat_project_backward(const float *means, const float *quats, const float 
       const Camera c = load_camera(viewmats, Ks, view, width, height);
       const Projection p = project_one(&c, means + 3 * n, Q, scale);
       const int64_t at = view * num_splats + n;
-      float grad_area = 0, grad_determinant = 0;
-      if (antialiased) {
-        const float ratio = p.area / p.determinant, least = MIN_COMPENSATION * MIN_COMPENSATION;
-        const float factor = sqrtf(fmaxf(ratio, least));
-        grad_opacity += grad_projected_opacities[at] * factor;
-        if (ratio >= least) {
-          const float grad_ratio = grad_projected_opacities[at] * opacities[n] / (2 * factor);
-          grad_area = grad_ratio / p.determinant;
-          grad_determinant = -grad_ratio * ratio / p.determinant;
-        }
-      } else {
-        grad_opacity += grad_projected_opacities[at];
-      }
+      grad_opacity += grad_projected_opacities[at];
       const float gx = grad_means2d[2 * at] * c.fx / p.z;
       const float gy = grad_means2d[2 * at + 1] * c.fy / p.z;
       float grad_local[3] = {gx, gy, -(gx * p.local[0] + gy * p.local[1]) / p.z};
-      ellipse_backward(&c, &p, Q, scale, grad_conics + 3 * at, grad_area, grad_determinant,
-                       grad_local, grad_Q, grad_scale);
+      ellipse_backward(&c, &p, Q, scale, grad_conics + 3 * at, grad_local, grad_Q, grad_scale);
       if (!p.in_front) // z was not the depth
         grad_local[2] = 0;
       grad_local[2] += grad_depths[at];

@@ -4,10 +4,18 @@ import dataclasses
 from dataclasses import dataclass
 from enum import Enum
 
+from hi3d.config import check_number, check_numbers
+from hi3d.errors import InputError
 from hi3d.surface.neus.networks import FieldKind, NetworkConfig
 
+LR_INV_S = 1e-3  # Adam step of log(inv_s) / 10
+LAMBDA_MASK = 0.3  # silhouettes are exact in renders: above NeuS's 0.1
+LAMBDA_EIKONAL = 0.005  # on the grid, which starts as a distance and is kept smooth otherwise
+STEP_VOXELS = 0.6  # between the samples of a ray: a surface has two or more within a voxel
+SURFACE_BAND = 4  # from the second resolution on, cells this far from the surface are active
 
-class Backend(Enum):
+
+class NeusBackend(Enum):
     """Which code computes a step."""
 
     auto = "auto"
@@ -32,57 +40,57 @@ class NeusConfig:
     """Settings of `fit_neus`. The defaults take 31 CPU seconds on views of 256², on average."""
 
     field: FieldKind = FieldKind.grid
-    """What is fitted. The settings from `rays_per_step` on, but for `lambda_mask` and those of
-    `inv_s`, are the grid's; the networks have theirs in `network` and need thousands of steps."""
+    """What is fitted. `rays_per_step` and the settings from `lambda_curvature` on are the grid's;
+    the networks have theirs in `network` and need thousands of steps."""
     steps: int = 2200
+    """1 or more."""
     rays_per_step: int = 4096
+    """1 or more."""
     image_resolution: int = 256
-    """Larger images are averaged down to this height: finer pixels than voxels only add noise."""
-    half_extent: float = 0.55
-    """The grid spans [-half_extent, half_extent]; the object's longest side is 1."""
+    """Larger images are averaged down to this height, 8 or more: finer pixels than voxels only add
+    noise."""
     resolutions: list[int] = dataclasses.field(default_factory=lambda: [32, 64, 128])
-    """Grid vertices a side, coarse to fine."""
+    """Grid vertices a side, coarse to fine, 8 to 512."""
     resolution_starts: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.45, 0.65])
-    """Share of the steps at which each resolution starts."""
-    surface_band: int = 4
-    """From the second resolution on, cells this far from the surface are active."""
-    step_voxels: float = 0.6
-    """Distance between the samples of a ray, in voxels."""
+    """Share of the steps at which each resolution starts, rising from 0 to below 1."""
     hull_tolerance: int = 0
-    """How many views may show background at a point of the initial hull."""
-
-    inv_s_init: float = 60.0
-    """Initial value of the learned sharpness `inv_s`, per unit length."""
+    """How many views may show background at a point of the initial hull, 0 or more."""
     inv_s_floor: float = 800.0
-    """Learned `inv_s` is kept above a schedule from `inv_s_init` to this; 0 = learned alone."""
-
-    lr_sdf: float = 1.0
-    """Adam step of the SDF in voxels of the present resolution, decayed tenfold over the fit."""
-    lr_rgb: float = 0.2
-    """Adam step of the colour logits, decayed likewise."""
-    lr_inv_s: float = 1e-3
-    """Adam step of `log(inv_s) / 10`."""
-
-    lambda_mask: float = 0.3
-    lambda_eikonal: float = 0.005
+    """The learned sharpness `inv_s`, per unit length, is kept above a schedule up to this; 0 =
+    learned alone, as in the paper."""
     lambda_curvature: list[float] = dataclasses.field(default_factory=lambda: [0.003, 0.03])
-    """First and last value. Between them it changes exponentially."""
+    """First and last value, 0 or more. Between them it changes exponentially."""
     lambda_bending: list[float] = dataclasses.field(default_factory=lambda: [0.01, 0.003])
-    """Of curvature over three voxels to each side, first and last: against dents in textureless
-    panels. Too much of it at first keeps cavities closed."""
+    """Of curvature over three voxels to each side, first and last, 0 or more: against dents in
+    textureless panels. Too much of it at first keeps cavities closed."""
     lambda_color_smoothness: list[float] = dataclasses.field(default_factory=lambda: [1.0, 0.003])
-    """First and last. Where colours cannot vary much, the shape has to explain the images: cavities
-    open up that a painted lid would hide."""
+    """First and last, 0 or more. Where colours cannot vary much, the shape has to explain the
+    images: cavities open up that a painted lid would hide."""
     regularized_vertices: int = 32768
-    """Random vertices at which a step evaluates the regularisers."""
-    backend: Backend = Backend.auto
+    """Random vertices at which a step evaluates the regularisers, 1 or more."""
+    backend: NeusBackend = NeusBackend.auto
+    """Which code computes a step of the grid: auto, native or torch."""
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("steps", 1), ("rays_per_step", 1), ("image_resolution", 8), ("hull_tolerance", 0),
+            ("inv_s_floor", 0), ("regularized_vertices", 1),
+        ):  # fmt: skip
+            check_number(f"neus.{name}", getattr(self, name), least)
+        for name in ("lambda_curvature", "lambda_bending", "lambda_color_smoothness"):
+            check_numbers(f"neus.{name}", getattr(self, name), 2, 0)
+        check_numbers("neus.resolutions", self.resolutions, None, 8, 512)
+        starts = self.resolution_starts
+        check_numbers("neus.resolution_starts", starts, len(self.resolutions), 0, 1)
+        if starts[0] != 0 or starts != sorted(starts) or starts[-1] == 1:
+            raise InputError(f"neus.resolution_starts is {starts}: let it rise from 0 to below 1")
 
     def loss_weights(self, progress: float) -> LossWeights:
         """The weights at a share `progress` of the steps."""
         return LossWeights(
-            self.lambda_mask,
-            self.lambda_eikonal,
+            LAMBDA_MASK,
+            LAMBDA_EIKONAL,
             annealed(self.lambda_curvature, progress),
             annealed(self.lambda_bending, progress),
             annealed(self.lambda_color_smoothness, progress),

@@ -9,18 +9,26 @@ from hi3d.cameras import Cameras
 from hi3d.errors import InputError
 from hi3d.progress import progress_bar
 from hi3d.surface.grid import ActiveGrid, GridField, surface_cells
-from hi3d.surface.neus.config import Backend, NeusConfig
+from hi3d.surface.neus.config import (
+    LR_INV_S,
+    STEP_VOXELS,
+    SURFACE_BAND,
+    NeusBackend,
+    NeusConfig,
+)
 from hi3d.surface.neus.native import native_is_available, native_objective
 from hi3d.surface.neus.network_fit import fit_network
 from hi3d.surface.neus.networks import FieldKind
 from hi3d.surface.neus.rays import PixelSampler
 from hi3d.surface.neus.renderer import draw_samples, neus_objective
 from hi3d.surface.unseen_space import fill_unseen_space
-from hi3d.surface.visual_hull import MIN_INSIDE, shared_hull, shows_object
+from hi3d.surface.visual_hull import HALF_EXTENT, MIN_INSIDE, shared_hull, shows_object
 from hi3d.views import Views
 
-LR_DECAY = 0.1
-"""Learning rates fall to this share over the fit."""
+INV_S_INIT = 60.0  # of the sharpness, per unit length: the first surface is blurred over voxels
+LR_SDF = 1.0  # Adam step of the signed distance, in voxels of the present resolution
+LR_RGB = 0.2  # Adam step of the colour logits
+LR_DECAY = 0.1  # learning rates fall to this share over the fit
 REPORT_EVERY = 20
 
 
@@ -44,11 +52,9 @@ def fit_neus(
         The field at the last resolution. It always holds a surface.
 
     Raises:
-        InputError: no view shows an object, none shows background, or settings contradict each
-            other.
+        InputError: no view shows an object, none shows background, or the backend cannot run here.
     """
     config = config or NeusConfig()
-    check_config(config)
     if view_weights is None:
         view_weights = torch.ones(len(views))
     if view_weights.shape != (len(views),):
@@ -61,11 +67,11 @@ def fit_neus(
     generator = torch.Generator(device).manual_seed(seed)
     sampler = PixelSampler(views, view_weights)
     objective = (
-        neus_objective if chosen_backend(config, device) is Backend.torch else native_objective
+        neus_objective if chosen_backend(config, device) is NeusBackend.torch else native_objective
     )
     sharpness = Sharpness(config).to(device)
     field = hull_field(views, config)
-    if config.field is not FieldKind.grid:
+    if config.field is FieldKind.mlp:
         network_field = fit_network(sampler, field, sharpness, config, generator)
         return finished(network_field, field, views.cameras)
     step = 0
@@ -73,8 +79,8 @@ def fit_neus(
         task = bar.add_task("NeuS", total=config.steps, status="")
         for level, end in zip(config.resolutions, level_ends(config), strict=True):
             field = field.resampled(level)
-            grid = ActiveGrid(field, active_cells(field, first=step == 0, config=config))
-            optimizer = make_optimizer(grid, sharpness, config)
+            grid = ActiveGrid(field, active_cells(field, first=step == 0))
+            optimizer = make_optimizer(grid, sharpness)
             while step < end:
                 progress = step / config.steps
                 decay_learning_rates(optimizer, progress)
@@ -82,7 +88,7 @@ def fit_neus(
                 samples = draw_samples(grid, rays, config, generator)
                 inv_s, weights = sharpness(progress), config.loss_weights(progress)
                 total, losses = objective(
-                    grid, samples, inv_s, config.step_voxels * grid.voxel_size, weights
+                    grid, samples, inv_s, STEP_VOXELS * grid.voxel_size, weights
                 )
                 optimizer.zero_grad(set_to_none=True)
                 total.backward()
@@ -104,39 +110,37 @@ class Sharpness(nn.Module):
 
     def __init__(self, config: NeusConfig):
         super().__init__()
-        self.init, self.floor = config.inv_s_init, config.inv_s_floor
+        self.floor = config.inv_s_floor
         # NeuS: inv_s = exp(10 variance), so that a common Adam step suits it.
-        self.variance = nn.Parameter(torch.tensor(math.log(self.init) / 10))
+        self.variance = nn.Parameter(torch.tensor(math.log(INV_S_INIT) / 10))
 
     def forward(self, progress: float) -> Tensor:
         """The scalar `inv_s` at a share `progress` of the steps."""
         learned = torch.exp(10 * self.variance)
         if self.floor <= 0:
             return learned
-        return learned.clamp_min(self.init * (self.floor / self.init) ** progress)
+        return learned.clamp_min(INV_S_INIT * (self.floor / INV_S_INIT) ** progress)
 
 
 def hull_field(views: Views, config: NeusConfig) -> GridField:
     """The initial field: the visual hull's distance, grey."""
-    sdf = shared_hull(views, config.resolutions[0], config.half_extent, config.hull_tolerance)
-    return GridField(sdf, torch.zeros(*sdf.shape, 3, device=sdf.device), config.half_extent)
+    sdf = shared_hull(views, config.resolutions[0], HALF_EXTENT, config.hull_tolerance)
+    return GridField(sdf, torch.zeros(*sdf.shape, 3, device=sdf.device), HALF_EXTENT)
 
 
-def active_cells(field: GridField, first: bool, config: NeusConfig) -> Tensor:
+def active_cells(field: GridField, first: bool) -> Tensor:
     """Cells in which a level samples: all at first, later a band around the surface."""
     if first:
         return torch.ones((field.resolution - 1,) * 3, dtype=torch.bool, device=field.sdf.device)
-    return surface_cells(field.sdf, config.surface_band)
+    return surface_cells(field.sdf, SURFACE_BAND)
 
 
-def make_optimizer(
-    grid: ActiveGrid, sharpness: Sharpness, config: NeusConfig
-) -> torch.optim.Optimizer:
+def make_optimizer(grid: ActiveGrid, sharpness: Sharpness) -> torch.optim.Optimizer:
     """Adam over the grid and the sharpness, with a learning rate for each."""
     groups = [
-        {"params": [grid.sdf], "lr": config.lr_sdf * grid.voxel_size},
-        {"params": [grid.rgb_logits], "lr": config.lr_rgb},
-        {"params": [sharpness.variance], "lr": config.lr_inv_s},
+        {"params": [grid.sdf], "lr": LR_SDF * grid.voxel_size},
+        {"params": [grid.rgb_logits], "lr": LR_RGB},
+        {"params": [sharpness.variance], "lr": LR_INV_S},
     ]
     for group in groups:
         group["initial_lr"] = group["lr"]
@@ -162,30 +166,15 @@ def level_ends(config: NeusConfig) -> list[int]:
     return [round(start * config.steps) for start in config.resolution_starts[1:]] + [config.steps]
 
 
-def chosen_backend(config: NeusConfig, device: torch.device) -> Backend:
+def chosen_backend(config: NeusConfig, device: torch.device) -> NeusBackend:
     """`native` or `torch`, for a report and for the fit.
 
     Raises:
         InputError: native code was asked for where it cannot run.
     """
     native_runs = device.type == "cpu" and native_is_available()
-    if config.backend is Backend.native and not native_runs:
+    if config.backend is NeusBackend.native and not native_runs:
         raise InputError("backend native needs the CPU and a C compiler: use backend=auto")
-    if config.backend is Backend.auto:
-        return Backend.native if native_runs else Backend.torch
+    if config.backend is NeusBackend.auto:
+        return NeusBackend.native if native_runs else NeusBackend.torch
     return config.backend
-
-
-def check_config(config: NeusConfig) -> None:
-    """Raise `InputError` where settings contradict each other."""
-    starts = config.resolution_starts
-    if len(config.resolutions) != len(starts) or not starts or starts[0] != 0:
-        raise InputError("resolution_starts needs one share per resolution, the first 0")
-    if starts != sorted(starts) or starts[-1] >= 1 or min(config.resolutions) < 8:
-        raise InputError("resolution_starts must rise within [0, 1) and resolutions be at least 8")
-    for name in ("curvature", "bending", "color_smoothness"):
-        ends = getattr(config, f"lambda_{name}")
-        if len(ends) != 2 or min(ends) < 0:
-            raise InputError(f"lambda_{name}={ends}: give its first and last value, 0 or more")
-    if min(config.steps, config.rays_per_step) < 1:
-        raise InputError("steps and rays_per_step must be at least 1")

@@ -1,15 +1,13 @@
-"""The NeuS objective computed by `native/neus_grid.c`: one fused forward and backward pass."""
+"""The NeuS objective computed by `neus_grid.c`: one fused forward and backward pass."""
 
-import ctypes
 import dataclasses
-from ctypes import c_float, c_int, c_int64
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hi3d.native import load_native, num_threads, pointer
+from hi3d.native import Kernel, load_kernel, num_threads
 from hi3d.surface.grid import BENDING_REACH, ActiveGrid
 from hi3d.surface.neus.config import LossWeights
 from hi3d.surface.neus.renderer import MIN_TRANSMITTANCE, StepSamples
@@ -17,7 +15,7 @@ from hi3d.surface.neus.renderer import MIN_TRANSMITTANCE, StepSamples
 
 def native_is_available() -> bool:
     """Whether the kernel is there or can be built."""
-    return load_native(Path(__file__).with_name("neus_grid.c")) is not None
+    return load_kernel(Path(__file__).with_name("neus_grid.c")) is not None
 
 
 def native_objective(
@@ -54,33 +52,34 @@ class _FusedObjective(torch.autograd.Function):
         regularizer_sums = torch.zeros(threads, 4, dtype=torch.float64)
         rays, R = samples.rays, grid.resolution
         kernel = _kernel()
-        kernel.neus_pack(_float(sdf), _float(rgb_logits), num, threads, pointer(values))
+        kernel.neus_pack(sdf.detach(), rgb_logits.detach(), num, threads, values)
         failed = kernel.neus_render(
-            pointer(values),
+            values,
             num,
-            _checked(grid.vertex_index, torch.int32),
-            _checked(grid.cell_active, torch.uint8),
+            grid.vertex_index,
+            grid.cell_active,
             R,
             grid.half_extent,
-            *(_float(t) for t in (rays.origins, rays.directions, samples.t_near, samples.t_far)),
-            *(_float(t) for t in (rays.rgb, rays.alpha, rays.weights)),
+            *(rays.origins, rays.directions, samples.t_near, samples.t_far),
+            *(rays.rgb, rays.alpha, rays.weights),
             len(rays.origins),
             step,
             inv_s.item(),
             weights.mask,
             MIN_TRANSMITTANCE,
             threads,
-            *(pointer(t) for t in (grads, render_sums)),
+            grads,
+            render_sums,
         )
         if failed:
             raise MemoryError("no memory for the samples of a ray: use a coarser grid")
         kernel.neus_regularize(
-            pointer(values),
+            values,
             num,
-            _checked(grid.vertex_index, torch.int32),
+            grid.vertex_index,
             R,
             grid.voxel_size,
-            _checked(samples.vertices, torch.int64),
+            samples.vertices,
             len(samples.vertices),
             weights.eikonal,
             weights.curvature,
@@ -88,7 +87,7 @@ class _FusedObjective(torch.autograd.Function):
             BENDING_REACH,
             weights.color_smoothness,
             threads,
-            *(pointer(t) for t in (grads, regularizer_sums, grad_sdf, grad_rgb_logits)),
+            *(grads, regularizer_sums, grad_sdf, grad_rgb_logits),
         )
         color, mask, grad_inv_s, _ = render_sums.sum(0).float().unbind()
         losses = [color, mask, *regularizer_sums.sum(0).float().unbind()]
@@ -107,32 +106,8 @@ class _FusedObjective(torch.autograd.Function):
         return *gradients, None, None, None, None
 
 
-def _kernel() -> ctypes.CDLL:
-    kernel = load_native(Path(__file__).with_name("neus_grid.c"))
+def _kernel() -> Kernel:
+    kernel = load_kernel(Path(__file__).with_name("neus_grid.c"))
     if kernel is None:
         raise ValueError("the native NeuS step needs a C compiler: use backend torch")
-    array = ctypes.c_void_p
-    kernel.neus_pack.restype = None
-    kernel.neus_pack.argtypes = [array, array, c_int64, c_int, array]
-    kernel.neus_render.restype = c_int
-    kernel.neus_render.argtypes = [
-        *(array, c_int64, array, array, c_int64, c_float),
-        *([array] * 7),
-        *(c_int64, c_float, c_float, c_float, c_float, c_int, array, array),
-    ]
-    kernel.neus_regularize.restype = None
-    kernel.neus_regularize.argtypes = [
-        *(array, c_int64, array, c_int64, c_float, array, c_int64),
-        *(c_float, c_float, c_float, c_int64, c_float, c_int, array, array, array, array),
-    ]
     return kernel
-
-
-def _float(tensor: Tensor) -> ctypes.c_void_p:
-    return _checked(tensor.detach(), torch.float32)
-
-
-def _checked(tensor: Tensor, dtype: torch.dtype) -> ctypes.c_void_p:
-    if tensor.dtype != dtype:
-        raise ValueError(f"expected a {dtype} tensor, got {tensor.dtype}")
-    return pointer(tensor)

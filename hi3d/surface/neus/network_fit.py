@@ -1,4 +1,4 @@
-"""Fitting NeuS's networks to views, for the fields other than the grid (paper, Section 4.4)."""
+"""Fitting NeuS's own MLP to views, instead of the grid (paper, Section 4.4)."""
 
 import math
 
@@ -8,7 +8,13 @@ from torch.nn.functional import interpolate, max_pool3d
 
 from hi3d.progress import progress_bar
 from hi3d.surface.grid import GridField, dilated, surface_cells
-from hi3d.surface.neus.config import NeusConfig
+from hi3d.surface.neus.config import (
+    LAMBDA_MASK,
+    LR_INV_S,
+    STEP_VOXELS,
+    SURFACE_BAND,
+    NeusConfig,
+)
 from hi3d.surface.neus.losses import loss_color, loss_eikonal, loss_mask
 from hi3d.surface.neus.marching import Sections, march, section_weights
 from hi3d.surface.neus.networks import FieldNetwork
@@ -16,6 +22,10 @@ from hi3d.surface.neus.rays import PixelSampler, Rays
 from hi3d.surface.neus.weights import alphas_from_slopes
 from hi3d.surface.visual_hull import grid_points
 
+LAMBDA_EIKONAL = 0.1  # of the MLP, as in NeuS
+COS_ANNEAL_SHARE = 0.2  # of the steps, until the slope along a ray is the true one
+MARCH_RESOLUTION = 128  # cells a side of the grid that says where rays are sampled
+UPDATE_EVERY = 100  # steps between updates of that grid
 WARM_UP = 0.05
 LAST_RATE = 0.05
 QUERY_CHUNK = 2**17  # points evaluated at once
@@ -35,49 +45,47 @@ def fit_network(
         sampler: of the views' pixels.
         hull: signed distance of the visual hull, within which rays are sampled.
         sharpness: `inv_s` as a function of the share of steps done.
-        config: `field` and `network` say which network; the losses' lambdas are NeuS's own.
+        config: `network` has the sizes; the losses' lambdas are NeuS's own.
         generator: of rays and offsets, on the views' device.
 
     Returns:
         The field at the last of `config.resolutions`.
     """
-    settings, half_extent = config.network, config.half_extent
+    settings, half_extent = config.network, hull.half_extent
     device = hull.sdf.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())
-        network = FieldNetwork(config.field, settings, half_extent).to(device)
-    inside_hull = hull_cells(hull, settings.march_resolution)
+        network = FieldNetwork(settings.layers, settings.size).to(device)
+    inside_hull = hull_cells(hull, MARCH_RESOLUTION)
     occupied = inside_hull
-    groups = [
-        {"params": [p for n, p in network.named_parameters() if "tables" not in n]},
-        {"params": [p for n, p in network.named_parameters() if "tables" in n]},
-        {"params": list(sharpness.parameters())},
-    ]
-    rates = [settings.lr, settings.lr_hash, config.lr_inv_s]
-    pairs = [(g, r) for g, r in zip(groups, rates, strict=True) if g["params"]]
+    rates = [(network, settings.lr), (sharpness, LR_INV_S)]
     optimizer = torch.optim.Adam(
-        [{**group, "lr": rate, "initial_lr": rate} for group, rate in pairs], eps=1e-15
+        [
+            {"params": list(module.parameters()), "lr": rate, "initial_lr": rate}
+            for module, rate in rates
+        ],
+        eps=1e-15,
     )
-    section = config.step_voxels * 2 * half_extent / settings.march_resolution
+    section = STEP_VOXELS * 2 * half_extent / MARCH_RESOLUTION
     with progress_bar() as bar:
         task = bar.add_task("NeuS", total=config.steps, status="")
         for step in range(config.steps):
             done = step / config.steps
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * rate_factor(done)
-            if step and step % settings.update_every == 0:
-                occupied = near_surface(network, inside_hull, config)
+            if step and step % UPDATE_EVERY == 0:
+                occupied = near_surface(network, inside_hull, half_extent)
                 occupied = occupied if occupied.any() else inside_hull
             rays = sampler.sample(settings.rays_per_step, generator)
             sections = march(rays, occupied, half_extent, section, generator)
-            anneal = min(1.0, done / max(settings.cos_anneal_share, 1e-6))
+            anneal = min(1.0, done / COS_ANNEAL_SHARE)
             rgb, opacity, gradients = render_sections(
                 network, rays, sections, sharpness(done), anneal
             )
             color = loss_color(rgb, rays.rgb, rays.weights)
             mask = loss_mask(opacity, rays.alpha, rays.weights)
             eikonal = loss_eikonal(gradients) if len(gradients) else color.new_zeros(())
-            total = color + config.lambda_mask * mask + settings.lambda_eikonal * eikonal
+            total = color + LAMBDA_MASK * mask + LAMBDA_EIKONAL * eikonal
             optimizer.zero_grad(set_to_none=True)
             total.backward()
             optimizer.step()
@@ -130,10 +138,10 @@ def hull_cells(hull: GridField, resolution: int) -> Tensor:
     return dilated(cells[0, 0] > 0, 1)
 
 
-def near_surface(network: FieldNetwork, inside_hull: Tensor, config: NeusConfig) -> Tensor:
-    """Cells of the hull within `config.surface_band` cells of the zero level set. [R, R, R] bool"""
-    sdf = distances(network, cell_vertices(inside_hull), config.half_extent)
-    return inside_hull & surface_cells(sdf, config.surface_band)
+def near_surface(network: FieldNetwork, inside_hull: Tensor, half_extent: float) -> Tensor:
+    """Cells of the hull within `SURFACE_BAND` cells of the zero level set. [R, R, R] bool"""
+    sdf = distances(network, cell_vertices(inside_hull), half_extent)
+    return inside_hull & surface_cells(sdf, SURFACE_BAND)
 
 
 def cell_vertices(cells: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Rendering an `ActiveGrid` along rays and the NeuS objective, in torch.
 
-This is the readable twin of `native/neus_grid.c`, and what runs on CUDA.
+This is the readable twin of `neus_grid.c`, and what runs on CUDA.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hi3d.surface.grid import ActiveGrid
-from hi3d.surface.neus.config import LossWeights, NeusConfig
+from hi3d.surface.neus.config import STEP_VOXELS, LossWeights, NeusConfig
 from hi3d.surface.neus.losses import (
     loss_bending,
     loss_color,
@@ -48,7 +48,7 @@ def draw_samples(
     # Every stride-th vertex from a random one on: as good as a random choice, and kind to caches.
     stride = max(1, len(grid.interior) // config.regularized_vertices)
     start = int(torch.randint(stride, (1,), generator=generator, device=device))
-    t_near = t_near + jitter * config.step_voxels * grid.voxel_size
+    t_near = t_near + jitter * STEP_VOXELS * grid.voxel_size
     return StepSamples(rays, t_near, t_far, grid.interior[start::stride].contiguous())
 
 
