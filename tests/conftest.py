@@ -6,12 +6,16 @@ it, so that a run of few tests starts at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from torch import Tensor
 
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.views import Views, save_depth
@@ -39,6 +43,49 @@ def sphere_views(cameras: Cameras, radius: float = 0.4) -> tuple[Views, torch.Te
         alpha.append(hit[None].float())
         depth.append(torch.where(hit, t * (directions @ forward), torch.zeros(())))
     return Views(torch.stack(rgb), torch.stack(alpha), cameras), torch.stack(depth)
+
+
+GOLDEN = Path(__file__).parent / "golden" / "values.json"
+GOLDEN_TOLERANCE = {"rel": 2e-4, "abs": 2e-5}
+"""Kernels sum in another order on other CPUs; counts are compared exactly."""
+
+
+@pytest.fixture
+def golden() -> Iterator[Callable[..., None]]:
+    """Compares numbers with those of `golden/values.json`, on one thread.
+
+    A change that is meant to change nothing leaves them alone. HI3D_GOLDEN_UPDATE=1 writes them.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def check(name: str, **values: Tensor | float | int) -> None:
+        found = {key: _short(value) for key, value in values.items()}
+        stored = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+        if os.environ.get("HI3D_GOLDEN_UPDATE"):
+            text = json.dumps(stored | {name: found}, indent=1, sort_keys=True)
+            GOLDEN.write_text(re.sub(r"\[[^]]*\]", lambda m: " ".join(m[0].split()), text) + "\n")
+            return
+        assert stored[name].keys() == found.keys()
+        for key, value in found.items():
+            expected = stored[name][key]
+            if not isinstance(value, int):
+                expected = pytest.approx(expected, **GOLDEN_TOLERANCE)
+            assert value == expected, f"{name}: {key}"
+
+    yield check
+    torch.set_num_threads(threads)
+
+
+def _short(value: Tensor | float | int) -> int | float | list[float]:
+    """A number as it is; of a tensor mean, deviation, three projections and three entries."""
+    if isinstance(value, int | float):
+        return value if isinstance(value, int) else float(f"{value:.8g}")
+    flat = value.detach().double().flatten()
+    index = torch.arange(len(flat), dtype=torch.float64)
+    waves = [(flat * torch.cos(index * k)).mean() for k in (0.7, 1.3, 2.9)]
+    entries = [flat[len(flat) * k // 4] for k in (1, 2, 3)]
+    return [float(f"{v:.8g}") for v in (flat.mean(), flat.std(), *waves, *entries)]
 
 
 @pytest.fixture(scope="session", name="sphere_views")

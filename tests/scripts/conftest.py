@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from hi3d.__main__ import main
+from hi3d.progress import set_quiet
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -27,6 +28,8 @@ def finished(main: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> 
         main()
     except SystemExit as stop:
         code = int(stop.code or 0)
+    finally:
+        set_quiet(False)  # a script's --quiet would silence the tests that follow
     return Finished(code, *capsys.readouterr())
 
 

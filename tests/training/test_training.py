@@ -20,7 +20,7 @@ from hi3d.training.losses import (
     loss_l1,
     relative_weights,
 )
-from hi3d.training.module import learning_rate_factor
+from hi3d.training.module import TrainingModule, learning_rate_factor
 from hi3d.training.trainer import build_module, train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -95,12 +95,22 @@ def test_all_trainings_are_covered():
 
 
 @pytest.mark.parametrize("config", TRAINING_CONFIGS)
-def test_two_steps(config, orbits, tiny_models, tmp_path):
+def test_two_steps(config, orbits, tiny_models, tmp_path, golden, monkeypatch):
+    losses = []
+    log_losses = TrainingModule.log_losses
+
+    def record(module, stage, values, batch_size):
+        if stage == "train":
+            losses.append(sum(float(value.detach()) for value in values.values()))
+        log_losses(module, stage, values, batch_size)
+
+    monkeypatch.setattr(TrainingModule, "log_losses", record)
     experiment = debug_experiment(config, orbits, tiny_models, tmp_path / "run")
     before = build_module(experiment).network.state_dict()
     torch.manual_seed(experiment.seed)
     model = train(experiment)
     assert any(model.iterdir())
+    assert len(losses) == 2
     checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=False)
     assert checkpoint["global_step"] == 2
     state = checkpoint["state_dict"]
@@ -112,6 +122,8 @@ def test_two_steps(config, orbits, tiny_models, tmp_path):
     ]
     assert len(moved) > 0.5 * len(before)
     assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
+    weights = torch.cat([v.flatten() for _, v in sorted(state.items()) if v.is_floating_point()])
+    golden(f"training {config}", losses=torch.tensor(losses), weights=weights)
 
 
 def test_resume_goes_on_and_a_second_start_is_refused(orbits, tiny_models, tmp_path):
