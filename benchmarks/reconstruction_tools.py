@@ -139,19 +139,17 @@ def measure_ours(path: Path, folder: Path, truth: Truth, config: ToolsConfig) ->
     depth, *depth_seconds = timed(lambda: splat_depth(splats, all_views))
     seconds = [a + b for a, b in zip(splats_seconds, depth_seconds, strict=True)]
     write_depth(folder / "splat depth", all_views, depth, *seconds)
-    weights = torch.ones(len(all_views))
-    weights[len(views) :] = config.interpolated_weight
 
-    def neus(inputs: Views, view_weights: Tensor | None) -> SurfaceMesh:
-        grid = fit_neus(inputs, config.neus, config.seed, view_weights)
+    def neus(inputs: Views) -> SurfaceMesh:
+        grid = fit_neus(inputs, config.neus, config.seed)
         return extract_mesh(grid, config.meshing, cameras)
 
     none = [0.0, 0.0]
     methods = {
         "visual hull": (hull, none),
-        "NeuS, M = 0": (lambda: neus(views, None), none),
+        "NeuS, M = 0": (lambda: neus(views), none),
         f"NeuS, M = {config.interpolated_views}": (
-            lambda: neus(all_views, weights),
+            lambda: neus(all_views),
             splats_seconds,
         ),
     }

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from hi3d.errors import InputError
+from hi3d.files import shipped
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ def load_config(
 
     Args:
         schema: a dataclass with a default (or `omegaconf.MISSING`) for every field.
-        path: YAML file, or None for the defaults alone.
+        path: YAML file, also one that the project ships; None for the defaults alone.
         overrides: `key=value` or `group.key=value` strings.
 
     Returns:
@@ -108,7 +109,7 @@ def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
 
 def _yaml_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, DictConfig]]:
     """The file's layers, the base's first."""
-    path = path.resolve()
+    path = shipped(path).resolve()
     if path in seen:
         raise InputError(f"{path}: its base files form a circle: remove one 'base:' line")
     if not path.is_file():

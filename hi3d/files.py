@@ -1,4 +1,4 @@
-"""Atomic writes: a file is there complete, or not at all."""
+"""Atomic writes: a file is there complete, or not at all; and files that the project ships."""
 
 import json
 import os
@@ -8,6 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from hi3d.errors import InputError
+
+PACKAGE = Path(__file__).resolve().parent
+SHIPPED_IN = (PACKAGE.parent, PACKAGE / "_shipped")
+"""A checkout has configs/, data/ and scripts/ beside the package, an installation within it."""
+
+
+def shipped(path: str | Path) -> Path:
+    """A file or folder as given or, where there is none, that of this name the project ships.
+
+    Args:
+        path: relative ones are looked up in the working folder first, then among what the project
+            ships: `configs/generate.yaml`, `data/models/nano/stage1`.
+
+    Returns:
+        The path where it is found, else `path` itself, so that an error names what was asked for.
+    """
+    path = Path(path)
+    if path.is_absolute():
+        return path
+    found = [folder / path for folder in (Path(), *SHIPPED_IN) if (folder / path).exists()]
+    return found[0] if found else path
 
 
 @contextmanager

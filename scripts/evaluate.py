@@ -13,6 +13,8 @@ def main() -> None:
         __doc__,
         "scripts/evaluate.py mesh --pred outputs/mesh/mesh.glb "
         "--gt data/examples/objects/mailbox.glb --rotate-gt-deg 50",
+        "hi3d.evaluation.view_metrics:ViewMetricsConfig",
+        "hi3d.evaluation.mesh_metrics:MeshMetricsConfig",
     )
     parser.add_argument("what", choices=["views", "mesh"], help="folders of views, or mesh files")
     parser.add_argument("--pred", required=True, type=Path, metavar="PATH", help="what to score")

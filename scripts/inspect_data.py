@@ -12,6 +12,7 @@ def main() -> None:
         f"{__doc__} --config and key=value choose the degradation.",
         "scripts/inspect_data.py outputs/orbits --output outputs/sheets "
         "--config configs/degradation/official.yaml bottleneck=0.5",
+        "hi3d.degradation.draws:DegradationConfig",
     )
     parser.add_argument("source", metavar="ORBITS", help="folder of orbits, shards, or their URLs")
     parser.add_argument(

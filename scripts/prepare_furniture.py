@@ -8,7 +8,9 @@ from hi3d.config import load_config
 
 def main() -> None:
     parser = make_parser(
-        __doc__, "scripts/prepare_furniture.py --output data/objects/furniture cc0_only=true"
+        __doc__,
+        "scripts/prepare_furniture.py --output data/objects/furniture cc0_only=true",
+        "hi3d.assets.furniture:FurnitureConfig",
     )
     parser.add_argument(
         "catalogues",

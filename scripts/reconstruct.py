@@ -9,15 +9,16 @@ def main() -> None:
     parser = make_parser(
         "Make a textured mesh from a folder of views with cameras.json.",
         "scripts/reconstruct.py outputs/mailbox_photo/refined --output outputs/mesh",
+        "hi3d.pipelines.views_to_mesh:ReconstructConfig",
     )
     parser.add_argument("views", metavar="VIEWS", help="folder of PNGs and cameras.json")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
     arguments = parse_arguments(parser)
-    from hi3d.pipelines.views_to_mesh import ReconstructConfig, reconstruct_folder
+    from hi3d.pipelines.views_to_mesh import ReconstructConfig, reconstruct
 
     config = load_config(ReconstructConfig, arguments.config, arguments.overrides)
-    mesh = reconstruct_folder(arguments.views, arguments.output, config)
-    console.print(f"mesh: {mesh}")
+    reconstruct(arguments.views, config, arguments.output)
+    console.print(f"mesh: {arguments.output}/mesh.glb")
 
 
 if __name__ == "__main__":

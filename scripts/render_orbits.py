@@ -12,6 +12,7 @@ def main() -> None:
         "A SLURM array of 16 tasks:\n"
         "  sbatch --array=0-15 --wrap 'python scripts/render_orbits.py data/objects "
         "--output data/orbits/train shard=$SLURM_ARRAY_TASK_ID/16'",
+        "hi3d.orbits.config:OrbitRenderConfig",
     )
     parser.add_argument(
         "objects",

@@ -8,6 +8,7 @@ def main() -> None:
     parser = make_parser(
         "Train one network from a config; resume=last goes on from the last checkpoint.",
         "scripts/train.py --config configs/nano/stage1.yaml trainer.max_steps=100",
+        "hi3d.training.experiment:Experiment",
     )
     arguments = parse_arguments(parser)
     if arguments.config is None:

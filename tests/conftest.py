@@ -1,31 +1,30 @@
-"""Shared tiny models and analytic orbits."""
+"""Shared tiny models and analytic orbits.
+
+What is slow to import (diffusers, transformers, Lightning) is imported in the fixture that needs
+it, so that a run of few tests starts at once.
+"""
+
+from __future__ import annotations
 
 import json
 import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from torch import Tensor
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from hi3d.cameras import Cameras, orbit_cameras
-from hi3d.diffusion.conditioning import ElevationEstimator
-from hi3d.diffusion.unet import UNetConfig, build_unet, stage1_in_channels, stage2_in_channels
-from hi3d.diffusion.weights import write_model_index
-from hi3d.evaluation.lpips import LpipsNetwork, feature_layers
-from hi3d.nano.orbit_predictor import OrbitPredictor
-from hi3d.nano.train_networks import build_depth_estimator
-from hi3d.training.experiment import DepthConfig
-from hi3d.training.stage1 import build_scheduler
 from hi3d.views import Views, save_depth
+
+if TYPE_CHECKING:
+    from hi3d.evaluation.lpips import LpipsNetwork
 
 TINY = 16
 """Image side of the tiny models; their VAE halves it once."""
-TINY_UNET = UNetConfig([32, 32], 1, [1, 1], 16, 32)
 
 
 def sphere_views(cameras: Cameras, radius: float = 0.4) -> tuple[Views, torch.Tensor]:
@@ -109,6 +108,8 @@ def ball_views(sphere_views) -> Callable[..., Views]:
 
 def random_lpips_backbone(network: LpipsNetwork, path: Path) -> torch.nn.Sequential:
     """Write a file like torchvision's, with random weights; returns its layers."""
+    from hi3d.evaluation.lpips import feature_layers
+
     layers = feature_layers(network)
     generator = torch.Generator().manual_seed(3)
     for parameter in layers.parameters():
@@ -142,6 +143,18 @@ def orbits(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory) -> Path:
     """Model folders `stage1`, `stage2` and `svd`, with random weights."""
+    from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    from hi3d.diffusion.conditioning import ElevationEstimator
+    from hi3d.diffusion.unet import UNetConfig, build_unet, stage1_in_channels, stage2_in_channels
+    from hi3d.diffusion.weights import write_model_index
+    from hi3d.nano.orbit_predictor import OrbitPredictor
+    from hi3d.nano.train_networks import build_depth_estimator
+    from hi3d.training.experiment import DepthConfig
+    from hi3d.training.stage1 import build_scheduler
+
+    unet_config = UNetConfig([32, 32], 1, [1, 1], 16, 32)
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models")
     vae = AutoencoderKLTemporalDecoder(
@@ -170,12 +183,12 @@ def tiny_models(tmp_path_factory) -> Path:
     }
     stage1 = {
         **shared,
-        "unet": build_unet(TINY_UNET, stage1_in_channels(4), 4),
+        "unet": build_unet(unet_config, stage1_in_channels(4), 4),
         "orbit_predictor": OrbitPredictor(4, 8, hidden_size=8, num_blocks=1, rank=4),
     }
     stage2 = {
         **shared,
-        "unet": build_unet(TINY_UNET, stage2_in_channels(4), 4),
+        "unet": build_unet(unet_config, stage2_in_channels(4), 4),
         "depth_estimator": depth,
     }
     svd_config = {**stage1["unet"].config, "projection_class_embeddings_input_dim": 3 * 32}

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hi3d.errors import InputError
+from hi3d.files import shipped
 
 WEIGHTS_SHA256 = "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8"
 NETWORK_SIDE = 320  # U-2-Net, Section 4.2
@@ -22,10 +23,8 @@ MIN_ISLAND_SHARE = 0.05
 
 
 def default_weights_path() -> Path:
-    """data/weights/u2netp.onnx of the checkout this package lies in, else of the working folder."""
-    relative = Path("data") / "weights" / "u2netp.onnx"
-    beside_package = Path(__file__).resolve().parents[2] / relative
-    return beside_package if beside_package.exists() else relative
+    """data/weights/u2netp.onnx, which the project ships."""
+    return shipped("data/weights/u2netp.onnx")
 
 
 def predict_matte(rgb: Tensor, weights: Path, second_look: bool = True) -> Tensor:

@@ -1,13 +1,16 @@
-"""The chain: photo to textured mesh."""
+"""The chain: photo to textured mesh, as one list of steps after another."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from hi3d.config import config_to_dict
+from PIL import Image
+
+from hi3d.config import config_to_dict, load_config
 from hi3d.errors import InputError
-from hi3d.files import make_folder
+from hi3d.files import make_folder, shipped
+from hi3d.mesh import SurfaceMesh
 from hi3d.photo.framing import ForegroundConfig, extract_foreground
 from hi3d.pipelines.loading import load_pipeline
 from hi3d.pipelines.orbit import OrbitPipeline
@@ -15,9 +18,14 @@ from hi3d.pipelines.pictures import render_mesh, write_contact_sheet, write_turn
 from hi3d.pipelines.refiner import RefinerPipeline
 from hi3d.pipelines.run_folder import RunFolder, holds_results
 from hi3d.pipelines.sampler import SamplerConfig, seeded_generator
+from hi3d.pipelines.steps import Context, Step, run_steps
 from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, reconstruct_mesh
 from hi3d.progress import console
 from hi3d.views import ReferenceImage, Views
+
+DEFAULT_CONFIG = "configs/generate.yaml"
+"""Photo to mesh with the small model that the project ships."""
+TURNTABLE_ELEVATION_DEG = 20.0
 
 
 @dataclass
@@ -25,8 +33,9 @@ class TurntableConfig:
     """The video of the result."""
 
     num_frames: int = 48
+    """Of one turn, at 16 frames per second."""
     resolution: int = 512
-    elevation_deg: float = 20.0
+    """Side of the video in pixels, even."""
 
 
 @dataclass
@@ -34,6 +43,7 @@ class GenerateConfig:
     """Settings of `scripts/generate.py`."""
 
     seed: int = 0
+    """Of all steps: the same seed gives the same files."""
     elevation_deg: str = "auto"
     """Elevation of the camera that took the photo in degrees, or `auto` to estimate it."""
     resume: bool = False
@@ -49,7 +59,161 @@ class GenerateConfig:
     turntable: TurntableConfig = field(default_factory=TurntableConfig)
 
 
-def generate(photos: list[str], output: str, config: GenerateConfig) -> list[Path]:
+@dataclass(frozen=True)
+class Photo3D:
+    """A photo in 3D, and what led to it."""
+
+    reference: ReferenceImage
+    """The photo, cut out and framed."""
+    orbit: Views
+    """16 views of stage 1."""
+    refined: Views
+    """16 views of stage 2, at its resolution."""
+    mesh: SurfaceMesh
+    """The textured mesh."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """What the steps from the photo to the refined orbit are given."""
+
+    reference: ReferenceImage
+    foreground_seconds: float
+    elevation_deg: float | None
+    """Of the photo's camera, None to estimate it."""
+    config: GenerateConfig
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What the steps that draw the result are given."""
+
+    result: Photo3D
+    turntable: TurntableConfig
+
+
+# 1. Matting and framing: the reference image.
+def make_reference(context: Context[Photo]) -> ReferenceImage:
+    """The reference image, which is there before the run begins: a bad photo leaves no trace."""
+    context.facts["seconds"] = context.settings.foreground_seconds
+    return context.settings.reference
+
+
+REFERENCE: Step[Photo, ReferenceImage] = Step(
+    "foreground",
+    "reference.png",
+    make_reference,
+    lambda context, image, path: image.save(path),
+    ReferenceImage.load,
+)
+
+
+# 2. Stage 1: the orbit.
+def make_orbit(context: Context[Photo]) -> Views:
+    """Orbit of the reference image."""
+    photo = context.settings
+    config, generator = photo.config, seeded_generator(photo.config.seed)
+    pipeline = load_pipeline(OrbitPipeline, config.stage1)
+    orbit = pipeline(context[REFERENCE], photo.elevation_deg, config.orbit, generator)
+    context.facts.update(device=str(pipeline.device), elevation_deg=orbit.elevation_deg)
+    return orbit.views
+
+
+def save_views(context: Context[Photo], views: Views, path: Path) -> None:
+    """Write views to the folder of their `cameras.json`."""
+    views.save(path.parent)
+
+
+def load_views(path: Path) -> Views:
+    """Read the folder of a `cameras.json`."""
+    return Views.load(path.parent)
+
+
+ORBIT = Step("stage1", "orbit/cameras.json", make_orbit, save_views, load_views)
+
+
+# 3. Stage 2: the refined orbit.
+def make_refined(context: Context[Photo]) -> Views:
+    """The orbit at twice its resolution."""
+    config = context.settings.config
+    pipeline = load_pipeline(RefinerPipeline, config.stage2)
+    context.facts.update(device=str(pipeline.device))
+    generator = seeded_generator(config.seed + 1)
+    return pipeline(context[ORBIT], context[REFERENCE], config.refiner, generator)
+
+
+REFINED = Step("stage2", "refined/cameras.json", make_refined, save_views, load_views)
+
+
+# 4. Splats, NeuS and texture are the steps of `views_to_mesh`. 5. Pictures of the result.
+def save_turntable(context: Context[Pictures], value: None, path: Path) -> None:
+    """Write the video of one turn."""
+    table, mesh = context.settings.turntable, context.settings.result.mesh
+    write_turntable(mesh, path, TURNTABLE_ELEVATION_DEG, table.num_frames, table.resolution)
+
+
+def save_contact_sheet(context: Context[Pictures], value: None, path: Path) -> None:
+    """Write the reference image with the views of both stages and of the mesh."""
+    result = context.settings.result
+    rendered = render_mesh(result.mesh, result.refined.cameras.resized(256, 256))
+    rows = {
+        "stage 1": result.orbit.rgb,
+        "stage 2": result.refined.rgb,
+        "textured mesh": rendered.rgb,
+    }
+    write_contact_sheet(path, result.reference, rows)
+
+
+def nothing(_: object) -> None:
+    """The value of a step that only draws."""
+
+
+TURNTABLE = Step("turntable", "turntable.mp4", nothing, save_turntable, nothing)
+CONTACT_SHEET = Step("contact_sheet", "contact_sheet.png", nothing, save_contact_sheet, nothing)
+
+
+def image_to_3d(
+    photo: str | Path | Image.Image,
+    config: GenerateConfig | None = None,
+    output: str | Path | None = None,
+) -> Photo3D:
+    """Photo to textured mesh.
+
+    Args:
+        photo: image file or PIL image of one object.
+        config: settings; None = those of configs/generate.yaml.
+        output: folder in which every step's result is kept, with pictures and a report; None
+            writes nothing.
+
+    Returns:
+        The mesh, the orbits and the reference image.
+
+    Raises:
+        InputError: the photo, a setting or a model folder is wrong, or `output` holds results.
+    """
+    config = config or load_config(GenerateConfig, shipped(DEFAULT_CONFIG))
+    elevation_deg = parse_elevation(config.elevation_deg)
+    if output is not None:
+        holds_results(Path(output), config.resume)
+    start = time.perf_counter()
+    reference = extract_foreground(photo, config.foreground)
+    given = Photo(reference, round(time.perf_counter() - start, 3), elevation_deg, config)
+    run = None
+    if output is not None:
+        settings = config_to_dict(config)
+        settings.pop("resume")
+        name = "in memory" if isinstance(photo, Image.Image) else str(photo)
+        inputs = {"photo": name, "elevation_deg": elevation_deg}
+        run = RunFolder(output, inputs, settings, config.seed, config.resume)
+    made = run_steps([REFERENCE, ORBIT, REFINED], given, run)
+    mesh = reconstruct_mesh(made[REFINED], run, config.mesh, config.seed)
+    result = Photo3D(made[REFERENCE], made[ORBIT], made[REFINED], mesh)
+    if run is not None:
+        run_steps([TURNTABLE, CONTACT_SHEET], Pictures(result, config.turntable), run)
+    return result
+
+
+def generate(photos: Sequence[str], output: str, config: GenerateConfig) -> list[Path]:
     """Make a textured mesh of every photo, each in its own folder of `output`.
 
     Args:
@@ -64,107 +228,25 @@ def generate(photos: list[str], output: str, config: GenerateConfig) -> list[Pat
         InputError: something is wrong with the settings, the output or a photo; with several
             photos the good ones are finished first.
     """
-    elevation_deg = parse_elevation(config.elevation_deg)
+    parse_elevation(config.elevation_deg)
     names = [Path(photo).stem for photo in photos]
     if len(set(names)) < len(names):
         raise InputError("two photos have the same name: rename one, or run them one by one")
     make_folder(output)
     folders, errors = [], []
     for photo, name in zip(photos, names, strict=True):
+        folder = Path(output) / name
         try:
-            folders.append(image_to_3d(photo, Path(output) / name, elevation_deg, config))
+            image_to_3d(photo, config, folder)
         except InputError as error:
             errors.append(str(error))
+            continue
+        folders.append(folder)
+        for result in ("mesh.glb", TURNTABLE.result, CONTACT_SHEET.result):
+            console.print(f"{Path(result).stem.replace('_', ' ')}: {folder / result}")
     if errors:
         raise InputError("; ".join(errors))
     return folders
-
-
-def image_to_3d(
-    photo: str, folder: Path, elevation_deg: float | None, config: GenerateConfig
-) -> Path:
-    """Photo to textured mesh; every step's result is kept in `folder`.
-
-    Args:
-        photo: image file.
-        folder: result folder.
-        elevation_deg: of the photo's camera, None to estimate it.
-        config: settings.
-
-    Returns:
-        `folder`.
-
-    Raises:
-        InputError: the photo, a setting or a model folder is wrong, or `folder` holds results.
-    """
-    holds_results(folder, config.resume)
-    # 1. Matting and framing come before anything is written, so that a bad photo leaves no trace.
-    start = time.perf_counter()
-    reference = extract_foreground(photo, config.foreground)
-    foreground_seconds = round(time.perf_counter() - start, 3)
-    settings = config_to_dict(config)
-    settings.pop("resume")
-    inputs = {"photo": str(photo), "elevation_deg": elevation_deg}
-    run = RunFolder(folder, inputs, settings, config.seed, config.resume)
-
-    def make_reference(facts: dict[str, Any]) -> ReferenceImage:
-        reference.save(folder / "reference.png")
-        facts["seconds"] = foreground_seconds
-        return ReferenceImage.load(folder / "reference.png")
-
-    def make_orbit(facts: dict[str, Any]) -> Views:
-        pipeline = load_pipeline(OrbitPipeline, config.stage1)
-        result = pipeline(reference, elevation_deg, config.orbit, seeded_generator(config.seed))
-        facts.update(device=str(pipeline.device), elevation_deg=result.elevation_deg)
-        result.views.save(folder / "orbit")
-        return Views.load(folder / "orbit")
-
-    def make_refined(facts: dict[str, Any]) -> Views:
-        pipeline = load_pipeline(RefinerPipeline, config.stage2)
-        refined = pipeline(orbit, reference, config.refiner, seeded_generator(config.seed + 1))
-        facts.update(device=str(pipeline.device))
-        refined.save(folder / "refined")
-        return Views.load(folder / "refined")
-
-    def make_turntable(facts: dict[str, Any]) -> None:
-        table = config.turntable
-        path = folder / "turntable.mp4"
-        write_turntable(mesh, path, table.elevation_deg, table.num_frames, table.resolution)
-
-    def make_contact_sheet(facts: dict[str, Any]) -> None:
-        rendered = render_mesh(mesh, refined.cameras.resized(256, 256))
-        rows = {"stage 1": orbit.rgb, "stage 2": refined.rgb, "textured mesh": rendered.rgb}
-        write_contact_sheet(folder / "contact_sheet.png", reference, rows)
-
-    reference = run.step(
-        "foreground",
-        folder / "reference.png",
-        make_reference,
-        lambda: ReferenceImage.load(folder / "reference.png"),
-    )
-    # 2. Stage 1: the orbit.
-    orbit = run.step(
-        "stage1",
-        folder / "orbit" / "cameras.json",
-        make_orbit,
-        lambda: Views.load(folder / "orbit"),
-    )
-    # 3. Stage 2: the refined orbit.
-    refined = run.step(
-        "stage2",
-        folder / "refined" / "cameras.json",
-        make_refined,
-        lambda: Views.load(folder / "refined"),
-    )
-    # 4. Splats, NeuS and texture.
-    mesh = reconstruct_mesh(refined, run, config.mesh, config.seed)
-    # 5. Pictures.
-    run.step("turntable", folder / "turntable.mp4", make_turntable, lambda: None)
-    run.step("contact_sheet", folder / "contact_sheet.png", make_contact_sheet, lambda: None)
-    run.report.save(folder / "report.json")
-    for name in ("mesh.glb", "turntable.mp4", "contact_sheet.png"):
-        console.print(f"{name.split('.')[0].replace('_', ' ')}: {folder / name}")
-    return folder
 
 
 def parse_elevation(value: str) -> float | None:

@@ -1,6 +1,5 @@
 """Pipelines from model folders, with one-line errors for folders that are missing or damaged."""
 
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -8,15 +7,9 @@ from diffusers import DiffusionPipeline
 
 from hi3d.diffusion.weights import NETWORKS, load_network, read_model_index
 from hi3d.errors import InputError
+from hi3d.files import shipped
 
 P = TypeVar("P", bound=DiffusionPipeline)
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def model_folder(path: str) -> Path:
-    """A model folder as given, or else relative to the repository (the small models shipped)."""
-    return Path(path) if Path(path).exists() else REPOSITORY / path
 
 
 def load_pipeline(pipeline_class: type[P], path: str) -> P:
@@ -24,12 +17,12 @@ def load_pipeline(pipeline_class: type[P], path: str) -> P:
 
     Args:
         pipeline_class: `OrbitPipeline` or `RefinerPipeline`.
-        path: model folder.
+        path: model folder, also one that the project ships.
 
     Raises:
         InputError: the folder or a part is missing, damaged, or of another pipeline.
     """
-    folder = model_folder(path)
+    folder = shipped(path)
     cuda = torch.cuda.is_available()
     index = read_model_index(folder)
     made_for = index["_class_name"]

@@ -1,15 +1,14 @@
-"""A result folder that can be gone on with: finished steps are read, not made again."""
+"""The folder of a run and its report; a run goes on only with the settings that it had."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hi3d.errors import InputError
 from hi3d.files import make_folder
 from hi3d.report import RunReport
-
-T = TypeVar("T")
 
 
 class RunFolder:
@@ -45,29 +44,21 @@ class RunFolder:
         make_folder(self.path)
         self.report.save(report_path)
 
-    def step(
-        self,
-        name: str,
-        result: Path,
-        make: Callable[[dict[str, Any]], T],
-        load: Callable[[], T],
-    ) -> T:
-        """Make a step's result, or read it where it is there already.
+    @contextmanager
+    def step(self, name: str) -> Iterator[dict[str, Any]]:
+        """Time a step; its entry, with the facts put into the yielded dict, is written at its end.
 
         Args:
             name: of the step in the report.
-            result: the file that the step writes last.
-            make: makes and writes the result; takes a dict for facts to report.
-            load: reads it.
         """
-        if result.exists():
-            if name not in self.report.content["steps"]:
-                self.report.skip(name, f"{result.name} was there")
-            return load()
         with self.report.step(name) as facts:
-            value = make(facts)
+            yield facts
         self.report.save(self.path / "report.json")
-        return value
+
+    def skip(self, name: str, result: Path) -> None:
+        """Report a step whose result was there, unless an earlier run has reported it."""
+        if name not in self.report.content["steps"]:
+            self.report.skip(name, f"{result.name} was there")
 
     def _check_same_run(self, report_path: Path) -> None:
         try:

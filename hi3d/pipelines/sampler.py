@@ -18,6 +18,7 @@ class SamplerConfig:
     """How a stage is sampled. The defaults are those of Hi3D's released code for stage 1."""
 
     num_inference_steps: int = 25
+    """Noise levels that are stepped through."""
     sigma_max: float | None = None
     """First noise level; None takes the model folder's (700)."""
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from hi3d.errors import InputError
-from hi3d.surface.visual_hull import FOREGROUND_ALPHA, hull_sdf
+from hi3d.surface.visual_hull import FOREGROUND_ALPHA, HALF_EXTENT, hull_sdf
 from hi3d.views import Views
 
 MIN_VIEWS = 2
@@ -17,12 +17,11 @@ MAX_CARVED_RATIO = 4.0
 """... if it is also this much worse than the views are in general."""
 
 
-def usable_views(views: Views, half_extent: float = 0.55) -> tuple[Views, dict[str, str]]:
+def usable_views(views: Views) -> tuple[Views, dict[str, str]]:
     """Leave out views without an object and views that contradict all others.
 
     Args:
         views: V views over white with alpha.
-        half_extent: the object lies in [-half_extent, half_extent]^3.
 
     Returns:
         The views to use, and for each of the others, by its number, what is wrong with it.
@@ -43,7 +42,7 @@ def usable_views(views: Views, half_extent: float = 0.55) -> tuple[Views, dict[s
         raise InputError(f"no view shows an object ({faults['0']}): check the matting")
     while True:
         kept = [view for view in range(len(views)) if str(view) not in faults]
-        carved = carved_shares(views[kept], half_extent)
+        carved = carved_shares(views[kept])
         worst = int(carved.argmax())
         limit = max(MAX_CARVED_SHARE, MAX_CARVED_RATIO * carved.median().item())
         contradicts = len(kept) >= MIN_VIEWS_TO_JUDGE and carved[worst] > limit
@@ -55,16 +54,16 @@ def usable_views(views: Views, half_extent: float = 0.55) -> tuple[Views, dict[s
     return (views[kept] if faults else views), faults
 
 
-def carved_shares(views: Views, half_extent: float) -> Tensor:
+def carved_shares(views: Views) -> Tensor:
     """Of the points that at most one view calls empty, the share that each view does. [V]"""
     views = views.shrunk(IMAGE_RESOLUTION)
-    spacing = 2 * half_extent / (GRID_RESOLUTION - 1)
-    far = 2 * half_extent  # where a view does not look
+    spacing = 2 * HALF_EXTENT / (GRID_RESOLUTION - 1)
+    far = 2 * HALF_EXTENT  # where a view does not look
     background = torch.stack(
         [
             (sdf > spacing / 2) & (sdf < far)
             for sdf in (
-                hull_sdf(views[view], GRID_RESOLUTION, half_extent).flatten()
+                hull_sdf(views[view], GRID_RESOLUTION, HALF_EXTENT).flatten()
                 for view in range(len(views))
             )
         ]

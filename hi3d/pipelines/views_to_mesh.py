@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from hi3d.cameras import Cameras
 from hi3d.config import check_number, config_to_dict
 from hi3d.errors import InputError
 from hi3d.mesh import SurfaceMesh
 from hi3d.mesh_io import SUFFIXES, is_closed, load_mesh, save_mesh
 from hi3d.pipelines.pictures import preview_cameras, render_mesh, render_shape, write_preview
 from hi3d.pipelines.run_folder import RunFolder
+from hi3d.pipelines.steps import Context, Step, run_steps
 from hi3d.pipelines.usable_views import usable_views
 from hi3d.progress import console
 from hi3d.splats import GaussianSplats
@@ -33,8 +34,6 @@ class MeshReconstructionConfig:
     """M of Section 4.4: views rendered from the splats between the given ones. They help where the
     given views do not agree (configs/generate.yaml has the paper's 16) and blur a surface that is
     seen alike from all sides: benchmarks/interpolated_views.py. 0 or more."""
-    interpolated_weight: float = 1.0
-    """Weight of the interpolated views in the surface, 0 or more, where the given ones have 1."""
     splats: SplatConfig = field(default_factory=SplatConfig)
     neus: NeusConfig = field(default_factory=NeusConfig)
     meshing: MeshingConfig = field(default_factory=MeshingConfig)
@@ -44,7 +43,6 @@ class MeshReconstructionConfig:
 
     def __post_init__(self) -> None:
         check_number("interpolated_views", self.interpolated_views, 0)
-        check_number("interpolated_weight", self.interpolated_weight, 0)
         for name in self.export:
             if f".{name}" not in SUFFIXES:
                 known = ", ".join(suffix[1:] for suffix in SUFFIXES)
@@ -56,111 +54,163 @@ class ReconstructConfig(MeshReconstructionConfig):
     """Settings of `scripts/reconstruct.py`."""
 
     seed: int = 0
+    """Of splats and NeuS."""
     resume: bool = False
     """Go on with what an earlier run left in the folder."""
     elevation_deg: float | None = None
     """Of a standard orbit, for folders without `cameras.json`."""
 
 
-def reconstruct_folder(views_folder: str, output: str, config: ReconstructConfig) -> Path:
-    """Reconstruct a folder of views into `output`: splats.ply, surface.ply, mesh.glb, report.json.
+@dataclass(frozen=True)
+class Reconstruction:
+    """What the steps of the reconstruction are given."""
 
-    After each step a preview_*.png shows its result in four of the views.
+    views: Views
+    """Those that can be trusted, on the device that computes."""
+    left_out: dict[str, str]
+    """Number of each other view, and what is wrong with it."""
+    config: MeshReconstructionConfig
+    seed: int
+
+    @property
+    def preview_cameras(self) -> Cameras:
+        """Of the previews that lie beside the results."""
+        return preview_cameras(self.views.cameras)
+
+
+def make_splats(context: Context[Reconstruction]) -> GaussianSplats:
+    """Gaussians fitted to the views."""
+    given = context.settings
+    splats = fit_splats_from_hull(given.views, given.config.splats, given.seed)
+    context.facts.update(num_splats=len(splats), left_out=given.left_out)
+    return splats
+
+
+def save_splats(context: Context[Reconstruction], splats: GaussianSplats, path: Path) -> None:
+    """Write `splats.ply`, and a preview before it."""
+    given = context.settings
+    with torch.no_grad():
+        rendered = rasterize(splats, given.preview_cameras, backend=given.config.splats.backend)
+    write_preview(path.with_name("preview_splats.png"), rendered.rgb)
+    splats.save_ply(path)
+
+
+def make_surface(context: Context[Reconstruction]) -> SurfaceMesh:
+    """The surface fitted to the views and to those between them."""
+    given = context.settings
+    config, views = given.config, given.views
+    splats = context[SPLATS].to(views.rgb.device)
+    between = render_between_views(
+        splats, views.cameras, config.interpolated_views, config.splats.backend
+    )
+    all_views = concatenate_views(views, between)
+    grid = fit_neus(all_views, config.neus, given.seed)
+    surface = extract_mesh(grid, config.meshing, views.cameras)
+    context.facts.update(num_views=len(all_views), num_faces=len(surface.faces))
+    return surface
+
+
+def save_surface(context: Context[Reconstruction], surface: SurfaceMesh, path: Path) -> None:
+    """Write `surface.ply`, and a preview before it."""
+    shape = render_shape(surface, context.settings.preview_cameras)
+    write_preview(path.with_name("preview_surface.png"), shape.rgb)
+    save_mesh(surface, path)
+
+
+def make_textured(context: Context[Reconstruction]) -> SurfaceMesh:
+    """The surface with a texture baked from the views."""
+    given = context.settings
+    surface = context[SURFACE].to(given.views.rgb.device)
+    textured = bake_texture(surface, given.views, given.config.texture)
+    context.facts.update(num_faces=len(textured.faces), closed=is_closed(textured))
+    return textured
+
+
+def save_textured(context: Context[Reconstruction], textured: SurfaceMesh, path: Path) -> None:
+    """Write `mesh.glb`, and before it a preview and the other formats."""
+    rendered = render_mesh(textured, context.settings.preview_cameras)
+    write_preview(path.with_name("preview_mesh.png"), rendered.rgb)
+    for name in context.settings.config.export:
+        if name != "glb":
+            save_mesh(textured, path.with_suffix(f".{name}"))
+    save_mesh(textured, path)
+
+
+SPLATS = Step("splats", "splats.ply", make_splats, save_splats, GaussianSplats.load_ply)
+SURFACE = Step("neus", "surface.ply", make_surface, save_surface, load_mesh)
+TEXTURE = Step("texture", "mesh.glb", make_textured, save_textured, load_mesh)
+
+
+def reconstruct(
+    views: Views | str | Path,
+    config: ReconstructConfig | None = None,
+    output: str | Path | None = None,
+) -> SurfaceMesh:
+    """Reconstruct views as a textured mesh.
 
     Args:
-        views_folder: PNGs and `cameras.json`.
-        output: result folder.
-        config: settings.
+        views: V views over white with alpha, or a folder of PNGs and `cameras.json`.
+        config: settings; None = the defaults.
+        output: folder for splats.ply, surface.ply, mesh.glb, report.json and, after each step, a
+            preview_*.png of its result in four of the views; None writes nothing.
 
     Returns:
-        Path of the textured mesh.
+        The textured mesh.
 
     Raises:
         InputError: the views or the settings are wrong, or `output` holds results already.
     """
-    views = Views.load(views_folder, config.elevation_deg)
-    usable_views(views)  # before anything is written, so that bad views leave no trace
-    settings = config_to_dict(config)
-    settings.pop("resume")
-    run = RunFolder(output, {"views": str(views_folder)}, settings, config.seed, config.resume)
-    reconstruct_mesh(views, run, config, config.seed)
-    return run.path / "mesh.glb"
+    config = config or ReconstructConfig()
+    inputs = {"views": "in memory" if isinstance(views, Views) else str(views)}
+    if not isinstance(views, Views):
+        views = Views.load(views, config.elevation_deg)
+    given = trusted(views, config, config.seed)  # before anything is written
+    run = None
+    if output is not None:
+        settings = config_to_dict(config)
+        settings.pop("resume")
+        run = RunFolder(output, inputs, settings, config.seed, config.resume)
+    return reconstruction_steps(given, run)[TEXTURE]
 
 
 def reconstruct_mesh(
-    views: Views, run: RunFolder, config: MeshReconstructionConfig, seed: int
+    views: Views, run: RunFolder | None, config: MeshReconstructionConfig, seed: int
 ) -> SurfaceMesh:
-    """Reconstruct views step by step, each step's result kept in the run's folder.
+    """Reconstruct views step by step, as a part of another run.
 
     Args:
         views: V views over white with alpha.
-        run: folder and report.
+        run: folder and report; None writes nothing.
         config: settings.
         seed: of splats and NeuS.
 
     Returns:
-        The textured mesh, also in `mesh.glb`.
+        The textured mesh.
 
     Raises:
         InputError: fewer than two views show an object, or a setting is wrong.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    views, faults = usable_views(views)
-    for view, fault in faults.items():
+    return reconstruction_steps(trusted(views, config, seed), run)[TEXTURE]
+
+
+def reconstruction_steps(given: Reconstruction, run: RunFolder | None) -> Context[Reconstruction]:
+    """Run the three steps of the reconstruction."""
+    for view, fault in given.left_out.items():
         console.print(f"view {view} is left out: {fault}")
+    return run_steps([SPLATS, SURFACE, TEXTURE], given, run)
+
+
+def trusted(views: Views, config: MeshReconstructionConfig, seed: int) -> Reconstruction:
+    """Views that can be trusted, on the GPU where there is one.
+
+    Raises:
+        InputError: fewer than two views show an object, or a setting is wrong.
+    """
+    views, left_out = usable_views(views)
     # Generated views have a haze where nothing is: what alpha calls empty becomes white.
     rgb = torch.where(views.alpha > 0, views.rgb, torch.ones_like(views.rgb))
-    views = replace(views, rgb=rgb).to(device)
-
-    # Every step goes on from what it wrote, so that a resumed run and a whole one are the same.
-    splats_path, surface_path = run.path / "splats.ply", run.path / "surface.ply"
-    mesh_path = run.path / "mesh.glb"
-    shown = preview_cameras(views.cameras)
-
-    def load_surface() -> SurfaceMesh:
-        return load_mesh(surface_path).to(device)
-
-    def make_splats(facts: dict[str, Any]) -> GaussianSplats:
-        splats = fit_splats_from_hull(views, config.splats, seed)
-        with torch.no_grad():
-            rendered = rasterize(splats, shown, backend=config.splats.backend)
-        write_preview(run.path / "preview_splats.png", rendered.rgb)
-        splats.save_ply(splats_path)
-        facts.update(num_splats=len(splats), left_out=faults)
-        return splats
-
-    def make_surface(facts: dict[str, Any]) -> SurfaceMesh:
-        between = render_between_views(
-            splats, views.cameras, config.interpolated_views, config.splats.backend
-        )
-        weights = torch.ones(len(views) + len(between))
-        weights[len(views) :] = config.interpolated_weight
-        all_views = concatenate_views(views, between)
-        grid = fit_neus(all_views, config.neus, seed, weights.to(device))
-        surface = extract_mesh(grid, config.meshing, views.cameras)
-        write_preview(run.path / "preview_surface.png", render_shape(surface, shown).rgb)
-        save_mesh(surface, surface_path)
-        facts.update(num_views=len(all_views), num_faces=len(surface.faces))
-        return load_surface()
-
-    def make_textured(facts: dict[str, Any]) -> SurfaceMesh:
-        textured = bake_texture(surface, views, config.texture)
-        facts.update(num_faces=len(textured.faces), closed=is_closed(textured))
-        write_preview(run.path / "preview_mesh.png", render_mesh(textured, shown).rgb)
-        for name in config.export:
-            if name != "glb":
-                save_mesh(textured, run.path / f"mesh.{name}")
-        save_mesh(textured, mesh_path)  # last: it marks the step as done
-        return load_mesh(mesh_path)
-
-    splats = run.step(
-        "splats",
-        splats_path,
-        make_splats,
-        lambda: GaussianSplats.load_ply(splats_path).to(device),
-    )
-    surface = run.step("neus", surface_path, make_surface, load_surface)
-    return run.step("texture", mesh_path, make_textured, lambda: load_mesh(mesh_path))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Reconstruction(replace(views, rgb=rgb).to(device), left_out, config, seed)
 
 
 def fit_splats_from_hull(views: Views, config: SplatConfig, seed: int) -> GaussianSplats:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hi3d.config import load_config
@@ -13,8 +14,10 @@ from hi3d.errors import InputError
 from hi3d.mesh_io import is_closed, load_mesh
 from hi3d.pipelines import image_to_3d
 from hi3d.pipelines.image_to_3d import GenerateConfig, generate, parse_elevation
-from hi3d.views import Views
+from hi3d.settings import settings_of
+from hi3d.views import ReferenceImage, Views
 
+MAX_KEYS = 60
 TINY = [
     "foreground.resolution=32",
     "orbit.num_inference_steps=2",
@@ -125,6 +128,27 @@ def test_photos_of_one_name_are_refused(photo, tiny_models, tmp_path):
     other = shutil.copy(photo, tmp_path / "b")
     with pytest.raises(InputError, match="same name"):
         generate([str(photo), str(other)], str(tmp_path / "out"), config(tiny_models))
+
+
+def test_keys_are_few_and_each_has_a_description():
+    keys = settings_of("hi3d.pipelines.image_to_3d:GenerateConfig")
+    assert len(keys) <= MAX_KEYS
+    assert [setting.key for setting in keys if not setting.text] == []
+
+
+def test_without_a_folder_nothing_is_written(photo, tiny_models, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    settings = config(tiny_models)
+    with Image.open(photo) as image:
+        result = image_to_3d.image_to_3d(image, settings)
+    assert not list((tmp_path / "empty").iterdir())
+    folder = generate([str(photo)], str(tmp_path / "out"), settings)[0]
+    kept = ReferenceImage.load(folder / "reference.png")
+    assert torch.allclose(result.reference.rgb, kept.rgb, atol=0.5 / 255 + 1e-6)
+    assert len(result.orbit) == len(result.refined) == 16
+    assert is_closed(result.mesh)
+    assert result.mesh.texture is not None
 
 
 def test_elevation():

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from hi3d import __version__
+
 SCRIPTS = sorted(path.name for path in (Path(__file__).parents[2] / "scripts").glob("*.py"))
 WORDS = {
     "evaluate.py": ["views", "--pred", "{tmp}/absent", "--gt", "{tmp}/absent"],
@@ -23,6 +25,23 @@ def test_help_shows_an_example_of_this_script(name, run_script):
     assert finished.code == 0
     example = finished.out.partition("Example:\n")[2]
     assert f"scripts/{name}" in example
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_command_is_the_script(name, run_command):
+    command = name.removesuffix(".py").replace("_", "-")
+    finished = run_command(command, "--help")
+    assert finished.code == 0
+    assert finished.out.startswith(f"usage: hi3d {command} ")
+    assert f"hi3d {command}" in finished.out.partition("Example:\n")[2]
+    assert "=" in finished.out.partition("key=default:\n")[2]
+    assert f"\n  {command}  " in run_command("--help").out
+
+
+def test_version_and_a_misspelt_command(run_command):
+    assert run_command("--version").out == f"hi3d {__version__}\n"
+    wrong = run_command("genrate", "cup.png")
+    assert (wrong.code, wrong.err) == (2, "error: no command 'genrate': did you mean 'generate'?\n")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

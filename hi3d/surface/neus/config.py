@@ -69,6 +69,7 @@ class NeusConfig:
     regularized_vertices: int = 32768
     """Random vertices at which a step evaluates the regularisers, 1 or more."""
     backend: NeusBackend = NeusBackend.auto
+    """Which code computes a step of the grid: auto, native or torch."""
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
 
     def __post_init__(self) -> None:
