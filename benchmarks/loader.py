@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hi3d.assets.objects import load_object
+from hi3d.assets.load import load_object
 from hi3d.cameras import orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.data.dataset import OrbitDataset

@@ -19,8 +19,9 @@ from hi3d.assets.gltf_materials import (
     transformed_uvs,
     with_mirror_images,
 )
-from hi3d.assets.objects import MAX_FACES, ObjectPart, srgb_from_linear
+from hi3d.assets.parts import MAX_FACES, ObjectPart
 from hi3d.assets.textures import decode_textures
+from hi3d.color import srgb_from_linear
 from hi3d.errors import InputError
 
 TRIANGLES, TRIANGLE_STRIP, TRIANGLE_FAN = 4, 5, 6

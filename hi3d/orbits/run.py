@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 
-from hi3d.assets.objects import load_object
+from hi3d.assets.load import load_object
 from hi3d.assets.sources import fetch_object, find_objects
 from hi3d.errors import InputError
 from hi3d.files import make_folder

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hi3d.assets.surface_mesh import load_mesh
 from hi3d.config import config_to_dict
 from hi3d.errors import InputError
-from hi3d.mesh import SurfaceMesh
-from hi3d.mesh_io import SUFFIXES, is_closed, load_mesh, save_mesh
+from hi3d.mesh import SUFFIXES, SurfaceMesh, is_closed, save_mesh
 from hi3d.pipelines.pictures import preview_cameras, render_mesh, render_shape, write_preview
 from hi3d.pipelines.run_folder import RunFolder
 from hi3d.pipelines.usable_views import usable_views

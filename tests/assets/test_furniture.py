@@ -16,7 +16,7 @@ from hi3d.assets.furniture import (
     repaired_mtl,
     rotated_obj,
 )
-from hi3d.assets.objects import load_object
+from hi3d.assets.load import load_object
 from hi3d.assets.sources import find_objects
 from hi3d.errors import InputError
 

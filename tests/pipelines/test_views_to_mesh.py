@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from hi3d.assets.surface_mesh import load_mesh
 from hi3d.cameras import Cameras, cameras_at, orbit_cameras
 from hi3d.config import load_config
 from hi3d.errors import InputError
-from hi3d.mesh_io import is_closed, load_mesh
+from hi3d.mesh import is_closed
 from hi3d.pipelines.usable_views import usable_views
 from hi3d.pipelines.views_to_mesh import ReconstructConfig, reconstruct_folder
 from hi3d.surface.meshing import mesh_to_trimesh

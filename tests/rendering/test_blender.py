@@ -10,7 +10,7 @@ import pytest
 import torch
 import trimesh
 
-from hi3d.assets.objects import ObjectPart, RenderObject
+from hi3d.assets.parts import ObjectPart, RenderObject
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.errors import InputError
 from hi3d.rendering.blender import process as blender_process

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from hi3d.assets.objects import ObjectPart, RenderObject, linear_from_srgb, srgb_from_linear
+from hi3d.assets.parts import ObjectPart, RenderObject
 from hi3d.cameras import Cameras, orbit_cameras
+from hi3d.color import linear_from_srgb, srgb_from_linear
 from hi3d.errors import InputError
 from hi3d.rendering import rasterizer
 from hi3d.rendering.opengl import backend as opengl

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hi3d.assets.objects import RenderObject, srgb_from_linear
+from hi3d.assets.parts import RenderObject
+from hi3d.color import srgb_from_linear
 from hi3d.errors import InputError
 from hi3d.rendering.batches import batches
 from hi3d.rendering.blender.open_exr import read_exr

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hi3d.assets.objects import RenderObject
+from hi3d.assets.parts import RenderObject
 from hi3d.errors import InputError
 from hi3d.rendering.batches import Batch, batches
 from hi3d.rendering.opengl.egl_devices import chosen_device
