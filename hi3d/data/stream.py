@@ -18,8 +18,8 @@ from hi3d.data.epoch_order import (
 )
 from hi3d.errors import InputError
 from hi3d.orbits.broken_orbits import TRUNCATED_SHARD, BrokenOrbitError
-from hi3d.orbits.decoding import OrbitReading, PackedOrbit, check_alike, decode_orbit
-from hi3d.orbits.shard_reader import ShardOrbit, find_shards, local_members, stream_orbits
+from hi3d.orbits.decoding import OrbitReading, PackedOrbit, check_alike, decode_orbit_files
+from hi3d.orbits.shards import ShardOrbit, find_shards, local_members, stream_orbits
 
 OPEN_TABLES = 8
 """Local shards whose tables of contents a worker keeps; a shuffle buffer spans one or two."""
@@ -121,7 +121,7 @@ class OrbitStream(IterableDataset):
                 if isinstance(files, BrokenOrbitError):
                     raise files
                 start = draw_start(self.seed, self._epoch, files.uid) if self.random_start else 0
-                packed = decode_orbit(files, self.reading, start)
+                packed = decode_orbit_files(files, self.reading, start)
                 shape = shape or packed.rgba.shape
                 check_alike(packed, shape, files.label("000.png"))
             except BrokenOrbitError as error:
