@@ -205,7 +205,7 @@ def test_backends_agree():
 def test_gl_memory_is_released_within_its_context(monkeypatch):
     """Releasing after the context is left deletes nothing: every object leaked its textures."""
     entered, made, released_outside = [], [], []
-    gl = opengl._context.gl
+    gl = opengl.current.gl
     for name in ("__enter__", "__exit__"):
         original = getattr(type(gl), name)
 

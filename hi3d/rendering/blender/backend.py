@@ -60,10 +60,6 @@ class BlenderSettings:
     """Of the pixel filter, in pixels. BOX of width 1 is the mean over the pixel."""
     diffuse_bounces: int = 1
     """Diffuse reflections along a path: 0 shows direct light only."""
-    glossy_bounces: int = 1
-    """Has no effect on the diffuse materials here."""
-    transmission_bounces: int = 3
-    """Has no effect on the diffuse materials here."""
     transparent_bounces: int = 32
     """See-through surfaces along a path."""
     environment: float = 1.0
