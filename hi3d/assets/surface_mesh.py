@@ -68,17 +68,17 @@ def _vertex_rgb(part: ObjectPart) -> Tensor:
     if uvs is None or texture is None:
         if rgba is None:
             rgb = np.broadcast_to(part.base_color_factor[:3], (len(part.vertices), 3))
-            return torch.from_numpy(rgb.astype(np.float32))
+            return torch.from_numpy(sampled.astype(np.float32))
         if np.allclose(part.base_color_factor[:3], 1, atol=1e-6):
             return torch.from_numpy(rgba[:, :3].astype(np.float32))
         return torch.from_numpy(srgb_from_linear(part.linear_vertex_rgba[:, :3]))
     grid = uvs % 1 * torch.tensor([2.0, -2.0]) + torch.tensor([-1.0, 1.0])
-    rgb = grid_sample(texture[None], grid[None, None], padding_mode="border", align_corners=False)[
-        0, :, 0
-    ].T
+    sampled = grid_sample(
+        texture[None], grid[None, None], padding_mode="border", align_corners=False
+    )[0, :, 0].T
     if rgba is None:
-        return rgb
-    linear = linear_from_srgb(rgb.numpy()) * linear_from_srgb(rgba[:, :3])
+        return sampled
+    linear = linear_from_srgb(sampled.numpy()) * linear_from_srgb(rgba[:, :3])
     return torch.from_numpy(srgb_from_linear(linear))
 
 
