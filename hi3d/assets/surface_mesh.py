@@ -68,7 +68,7 @@ def _vertex_rgb(part: ObjectPart) -> Tensor:
     if uvs is None or texture is None:
         if rgba is None:
             rgb = np.broadcast_to(part.base_color_factor[:3], (len(part.vertices), 3))
-            return torch.from_numpy(sampled.astype(np.float32))
+            return torch.from_numpy(rgb.astype(np.float32))
         if np.allclose(part.base_color_factor[:3], 1, atol=1e-6):
             return torch.from_numpy(rgba[:, :3].astype(np.float32))
         return torch.from_numpy(srgb_from_linear(part.linear_vertex_rgba[:, :3]))
