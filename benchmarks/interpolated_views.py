@@ -45,7 +45,8 @@ from reconstruction import (
 from splats import perturb
 from torch import Tensor
 
-from hi3d.assets.objects import RenderObject, load_object
+from hi3d.assets.load import load_object
+from hi3d.assets.parts import RenderObject
 from hi3d.cameras import between_views, orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import config_to_dict, load_config

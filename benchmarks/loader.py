@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hi3d.assets.objects import load_object
+from hi3d.assets.load import load_object
 from hi3d.cameras import orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.data.dataset import OrbitDataset
@@ -31,11 +31,11 @@ from hi3d.data.epoch_order import Share
 from hi3d.data.loader import OrbitLoader
 from hi3d.data.stream import OrbitStream
 from hi3d.files import write_json
-from hi3d.orbits.decoding import OrbitReading, resize_depth, resize_rgba
-from hi3d.orbits.png import encode_png
+from hi3d.orbits.decoding import OrbitReading
+from hi3d.orbits.encoding import encode_png, resize_depth, resize_rgba
 from hi3d.progress import track
 from hi3d.rendering.rasterizer import render_views
-from hi3d.views import DEPTH_NEAR, DEPTH_RANGE, cameras_to_json
+from hi3d.views import cameras_to_json, encode_depth
 
 SIZE = 1024
 TRAINING_SECONDS = 3 * 86_400
@@ -118,8 +118,7 @@ def render(path: Path, views: int) -> tuple[np.ndarray, np.ndarray]:
     """RGBA [V, H, W, 4] uint8 and depth [V, H, W] uint16."""
     rendered = render_views(load_object(path), orbit_cameras(20.0, SIZE, views))
     rgba = torch.cat([rendered.rgb, rendered.alpha], dim=1).permute(0, 2, 3, 1)
-    depth = ((rendered.depth - DEPTH_NEAR) / DEPTH_RANGE).clamp(0, 1) * 65535
-    return (rgba * 255).round().byte().numpy(), depth.round().numpy().astype(np.uint16)
+    return (rgba * 255).round().byte().numpy(), encode_depth(rendered.depth)
 
 
 def reduce(orbit: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from reconstruction import ELEVATION_DEG, SEEN_RESOLUTION, ground_truth
 
-from hi3d.assets.objects import load_object
+from hi3d.assets.load import load_object
 from hi3d.cameras import orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import load_config

@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from hi3d.assets.objects import load_object
+from hi3d.assets.load import load_object
 from hi3d.cameras import between_views, cameras_at, orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import config_to_dict, load_config

@@ -32,11 +32,12 @@ import numpy as np
 import psutil
 import torch
 
-from hi3d.assets.objects import SUFFIXES, RenderObject, load_object
+from hi3d.assets.load import SUFFIXES, load_object
+from hi3d.assets.parts import RenderObject
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.command_line import run
 from hi3d.errors import InputError
-from hi3d.orbits.folders import encode_orbit
+from hi3d.orbits.encoded_orbit import encode_orbit
 from hi3d.rendering.blender import backend as blender
 from hi3d.rendering.rasterizer import RenderedViews, available_backend, render_views
 

@@ -18,7 +18,7 @@ import pyrender
 from PIL import Image
 from pyrender.constants import RenderFlags
 
-from hi3d.orbits.png import encode_png
+from hi3d.orbits.encoding import encode_png
 
 FLAGS = RenderFlags.RGBA | RenderFlags.FLAT | RenderFlags.SKIP_CULL_FACES
 

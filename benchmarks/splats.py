@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from kornia.filters import gaussian_blur2d
 
-from hi3d.assets.objects import load_object
+from hi3d.assets.load import load_object
 from hi3d.cameras import between_views, orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import load_config

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from hi3d.assets.surface_mesh import load_mesh
     from hi3d.cameras import Cameras, orbit_cameras
     from hi3d.config import load_config
     from hi3d.errors import InputError
     from hi3d.files import shipped
-    from hi3d.mesh import SurfaceMesh
-    from hi3d.mesh_io import load_mesh, save_mesh
+    from hi3d.mesh import SurfaceMesh, save_mesh
     from hi3d.photo.framing import ForegroundConfig, extract_foreground
     from hi3d.pipelines.image_to_3d import GenerateConfig, Photo3D, image_to_3d
     from hi3d.pipelines.loading import load_pipeline
@@ -74,8 +74,8 @@ _HOME = {
     "hi3d.config": ("load_config",),
     "hi3d.errors": ("InputError",),
     "hi3d.files": ("shipped",),
-    "hi3d.mesh": ("SurfaceMesh",),
-    "hi3d.mesh_io": ("load_mesh", "save_mesh"),
+    "hi3d.mesh": ("SurfaceMesh", "save_mesh"),
+    "hi3d.assets.surface_mesh": ("load_mesh",),
     "hi3d.photo.framing": ("ForegroundConfig", "extract_foreground"),
     "hi3d.pipelines.image_to_3d": ("GenerateConfig", "Photo3D", "image_to_3d"),
     "hi3d.pipelines.loading": ("load_pipeline",),

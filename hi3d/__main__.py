@@ -7,7 +7,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from hi3d import __version__
+import hi3d
 from hi3d.command_line import run
 from hi3d.files import shipped
 
@@ -19,7 +19,7 @@ def main() -> None:
     if not words or words[0] in ("-h", "--help"):
         print(overview(scripts))
     elif words[0] == "--version":
-        print(f"hi3d {__version__}")
+        print(f"hi3d {hi3d.__version__}")
     elif words[0] in scripts:
         sys.argv = [f"hi3d {words[0]}", *words[1:]]
         run(loaded(scripts[words[0]]).main)

@@ -1,9 +1,30 @@
-"""The triangle mesh that reconstruction makes and that rendering and evaluation take."""
+"""The triangle mesh that reconstruction makes, and its files: GLB, OBJ and PLY.
 
+In memory z is up. GLB and OBJ files are Y-up, so (x, y, z) is stored as (x, z, -y); PLY files keep
+z up. `hi3d.assets.surface_mesh.load_mesh` reads them.
+"""
+
+import io
+import json
+import struct
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+
+from hi3d.color import linear_from_srgb
+from hi3d.errors import InputError
+from hi3d.files import atomic_path
+
+SUFFIXES = (".glb", ".obj", ".ply")
+
+FLOAT, UNSIGNED_INT = 5126, 5125  # glTF 2.0, Section 3.6.2.2: accessor data types
+ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963  # glTF 2.0, Section 3.6.2.4
+LINEAR, LINEAR_MIPMAP_LINEAR, CLAMP_TO_EDGE = 9729, 9987, 33071  # glTF 2.0, Section 3.8.4
 
 
 @dataclass(frozen=True)
@@ -40,3 +61,173 @@ class SurfaceMesh:
         """The same mesh on `device`."""
         moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
         return replace(self, **moved)
+
+
+def save_mesh(mesh: SurfaceMesh, path: str | Path) -> None:
+    """Write a mesh, atomically, in the format its suffix names.
+
+    Args:
+        mesh: with a texture or, without one, with vertex colours.
+        path: `.glb` (Y-up; one unlit material with a base-colour PNG, or linear vertex colours),
+            `.obj` (Y-up; a texture goes to `.mtl` and `.png` files beside it) or `.ply` (z up;
+            8-bit vertex colours, no texture).
+
+    Raises:
+        InputError: another suffix, a mesh without faces, or a folder that cannot be written to.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"cannot write a mesh to {path}: end the name in {', '.join(SUFFIXES)}")
+    if len(mesh.faces) == 0:
+        raise InputError(f"the mesh for {path} has no faces: lower the surface threshold or refit")
+    mesh = mesh.to("cpu")
+    if suffix == ".glb":
+        content = _glb(mesh)
+    elif suffix == ".ply":
+        content = _ply(mesh)
+    else:
+        content = _obj(mesh, path.stem)
+        if mesh.texture is not None:
+            _write(path.with_suffix(".png"), _png(mesh.texture))
+            _write(path.with_suffix(".mtl"), _mtl(path.stem))
+    _write(path, content)
+
+
+def is_closed(mesh: SurfaceMesh) -> bool:
+    """Whether every edge has exactly two faces, once vertices at the same position are one.
+
+    Texture seams double vertices without opening the surface, hence the merging. Faces with two
+    corners at one position are left out.
+    """
+    vertex = torch.unique(mesh.vertices, dim=0, return_inverse=True)[1]
+    faces = vertex[mesh.faces]
+    a, b, c = faces.unbind(-1)
+    faces = faces[(a != b) & (b != c) & (c != a)]
+    if len(faces) == 0:
+        return False
+    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(dim=-1).values
+    return bool((torch.unique(edges, dim=0, return_counts=True)[1] == 2).all())
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)
+
+
+def _y_up(vertices: Tensor) -> np.ndarray:
+    """Z-up positions in the Y-up axes of glTF and OBJ. [V, 3] float32"""
+    x, y, z = vertices.float().unbind(-1)
+    return torch.stack([x, z, -y], dim=-1).numpy()
+
+
+def _png(texture: Tensor) -> bytes:
+    """[3, H, W] in [0, 1] as an 8-bit PNG file."""
+    pixels = (texture.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
+    stream = io.BytesIO()
+    Image.fromarray(pixels.contiguous().numpy()).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def _glb(mesh: SurfaceMesh) -> bytes:
+    """A binary glTF 2.0 file: header, JSON chunk, binary chunk."""
+    binary = bytearray()
+    views: list[dict] = []
+    accessors: list[dict] = []
+
+    def add_view(data: bytes, **target: int) -> int:
+        views.append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(data), **target})
+        binary.extend(data + b"\0" * (-len(data) % 4))
+        return len(views) - 1
+
+    def add_accessor(array: np.ndarray, kind: str, component: int, target: int, **extra) -> int:
+        view = add_view(array.tobytes(), target=target)
+        description = {"bufferView": view, "componentType": component, "count": len(array)}
+        accessors.append({**description, "type": kind, **extra})
+        return len(accessors) - 1
+
+    positions = _y_up(mesh.vertices)
+    bounds = {"min": positions.min(0).tolist(), "max": positions.max(0).tolist()}
+    attributes = {"POSITION": add_accessor(positions, "VEC3", FLOAT, ARRAY_BUFFER, **bounds)}
+    look: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
+    textures: dict[str, Any] = {}
+    if mesh.texture is not None and mesh.uvs is not None:
+        uvs = torch.stack([mesh.uvs[:, 0], 1 - mesh.uvs[:, 1]], dim=-1).float().numpy()
+        attributes["TEXCOORD_0"] = add_accessor(uvs, "VEC2", FLOAT, ARRAY_BUFFER)
+        image = {"bufferView": add_view(_png(mesh.texture)), "mimeType": "image/png"}
+        sampler = {"magFilter": LINEAR, "minFilter": LINEAR_MIPMAP_LINEAR}
+        sampler |= {"wrapS": CLAMP_TO_EDGE, "wrapT": CLAMP_TO_EDGE}
+        textures = {
+            "images": [image],
+            "samplers": [sampler],
+            "textures": [{"source": 0, "sampler": 0}],
+        }
+        look["baseColorTexture"] = {"index": 0}
+    else:
+        linear = linear_from_srgb(mesh.vertex_rgb.float().clamp(0, 1).numpy())
+        attributes["COLOR_0"] = add_accessor(linear, "VEC3", FLOAT, ARRAY_BUFFER)
+    indices = mesh.faces.reshape(-1).numpy().astype("<u4")
+    primitive = {
+        "attributes": attributes,
+        "indices": add_accessor(indices, "SCALAR", UNSIGNED_INT, ELEMENT_ARRAY_BUFFER),
+        "material": 0,
+    }
+    material = {
+        "pbrMetallicRoughness": look,
+        "doubleSided": False,
+        "extensions": {"KHR_materials_unlit": {}},  # the views' light is in the colours already
+    }
+    content = {
+        "asset": {"version": "2.0", "generator": "hi3d"},
+        "extensionsUsed": ["KHR_materials_unlit"],
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [primitive]}],
+        "materials": [material],
+        **textures,
+        "accessors": accessors,
+        "bufferViews": views,
+        "buffers": [{"byteLength": len(binary)}],
+    }
+    text = json.dumps(content, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text
+    chunks += struct.pack("<I4s", len(binary), b"BIN\0") + bytes(binary)
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def _obj(mesh: SurfaceMesh, stem: str) -> bytes:
+    """Wavefront text; without a texture the vertex colours follow the positions (x y z r g b)."""
+    lines = []
+    vertices, faces = _y_up(mesh.vertices), (mesh.faces + 1).tolist()
+    if mesh.uvs is None:
+        rows = np.concatenate([vertices, mesh.vertex_rgb.numpy()], axis=1).tolist()
+        lines += ["v " + " ".join(f"{value:.9g}" for value in row) for row in rows]
+        lines += [f"f {a} {b} {c}" for a, b, c in faces]
+    else:
+        lines += [f"mtllib {stem}.mtl"]
+        lines += [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in vertices.tolist()]
+        lines += [f"vt {u:.9g} {v:.9g}" for u, v in mesh.uvs.tolist()]
+        lines += ["usemtl surface"]
+        lines += [f"f {a}/{a} {b}/{b} {c}/{c}" for a, b, c in faces]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _mtl(stem: str) -> bytes:
+    return f"newmtl surface\nKd 1 1 1\nKs 0 0 0\nillum 0\nmap_Kd {stem}.png\n".encode()
+
+
+def _ply(mesh: SurfaceMesh) -> bytes:
+    """Binary little-endian PLY with 8-bit colours."""
+    vertices = np.empty(len(mesh.vertices), [("xyz", "<f4", 3), ("rgb", "u1", 3)])
+    vertices["xyz"] = mesh.vertices.float().numpy()
+    vertices["rgb"] = (mesh.vertex_rgb.float().clamp(0, 1) * 255).round().numpy()
+    faces = np.empty(len(mesh.faces), [("count", "u1"), ("corners", "<i4", 3)])
+    faces["count"], faces["corners"] = 3, mesh.faces.numpy()
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
+    header += [f"property float {axis}" for axis in "xyz"]
+    header += [f"property uchar {channel}" for channel in ("red", "green", "blue")]
+    header += [f"element face {len(faces)}", "property list uchar int vertex_indices"]
+    text = "\n".join([*header, "end_header", ""]).encode()
+    return text + vertices.tobytes() + faces.tobytes()

@@ -230,20 +230,63 @@ def load_rgba(path: str | Path) -> tuple[Tensor, Tensor]:
     return rgba[:3], rgba[3:]
 
 
+def encode_depth(depth: Tensor, bits: int = 16) -> np.ndarray:
+    """Depth as integers v, `depth = v / (2^bits - 1) * 1.8 + 0.6`; v = 0 where there is no surface.
+
+    Args:
+        depth: [...] along the camera's z axis, in units of the object's longest side; 0 where there
+            is no surface.
+        bits: 8 or 16.
+
+    Returns:
+        [...] uint8 or uint16.
+    """
+    maximum = 2**bits - 1
+    levels = depth.detach().cpu().float().sub(DEPTH_NEAR).mul_(maximum / DEPTH_RANGE)
+    return levels.round_().clamp_(0, maximum).numpy().astype(f"u{bits // 8}")
+
+
+def decode_depth(levels: Tensor) -> Tensor:
+    """Inverse of `encode_depth`, with 0 where there is no surface, on the levels' device.
+
+    Args:
+        levels: [...] 16-bit; those of 8-bit files times 257. 0 and 65535 (the largest depth, which
+            other renderers give the background) are no surface.
+
+    Returns:
+        [...] float32.
+    """
+    stored = levels.float()
+    surface = (stored > 0) & (stored < 65535)
+    return (stored / 65535 * DEPTH_RANGE + DEPTH_NEAR) * surface
+
+
+def depth_levels(image: Image.Image) -> np.ndarray:
+    """An opened depth image of 8 or 16 bits as 16-bit levels. [H, W] uint16
+
+    Raises:
+        ValueError: it has more than one channel.
+    """
+    values = np.asarray(image)
+    if values.ndim != 2:
+        raise ValueError("depth has one channel")
+    if values.dtype == np.uint8:
+        return values * np.uint16(257)
+    return values.astype(np.uint16)
+
+
 def save_depth(path: str | Path, depth: Tensor) -> None:
-    """Write a 16-bit depth PNG, `depth = v / 65535 * 1.8 + 0.6`; 0 where there is no surface.
+    """Write a 16-bit depth PNG (see `encode_depth`), atomically.
 
     Args:
         path: ends in `.png`.
-        depth: [H, W] along the camera's z axis, in units of the object's longest side.
+        depth: [H, W]; 0 where there is no surface.
     """
-    values = ((depth.detach().cpu() - DEPTH_NEAR) / DEPTH_RANGE).clamp(0, 1) * 65535
     with atomic_path(path) as partial:
-        Image.fromarray(values.round().numpy().astype(np.uint16)).save(partial)
+        Image.fromarray(encode_depth(depth)).save(partial)
 
 
 def load_depth(path: str | Path) -> Tensor:
-    """Read a 16-bit depth PNG. Returns [H, W]; 0.6 means no surface."""
+    """Read a depth PNG of 8 or 16 bits. Returns [H, W]; 0 means no surface."""
     with Image.open(path) as image:
-        values = torch.from_numpy(np.asarray(image).astype(np.float32))
-    return values / 65535 * DEPTH_RANGE + DEPTH_NEAR
+        return decode_depth(torch.from_numpy(depth_levels(image)))

@@ -30,10 +30,10 @@ def main() -> None:
     arguments = parse_arguments(parser)
     if arguments.what == "views" and arguments.rotate_gt_deg:
         raise InputError("--rotate-gt-deg turns a mesh: leave it out for views")
+    from hi3d.assets.surface_mesh import load_mesh
     from hi3d.evaluation.mesh_metrics import MeshMetricsConfig, rotated_about_up, score_mesh
     from hi3d.evaluation.tables import markdown_table, write_results
     from hi3d.evaluation.view_metrics import ViewMetricsConfig, score_views
-    from hi3d.mesh_io import load_mesh
     from hi3d.views import Views
 
     if arguments.what == "views":

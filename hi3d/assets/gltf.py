@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from hi3d.assets.gltf_file import DRACO, GltfFile
 from hi3d.assets.gltf_materials import (
@@ -19,12 +17,13 @@ from hi3d.assets.gltf_materials import (
     transformed_uvs,
     with_mirror_images,
 )
-from hi3d.assets.objects import MAX_FACES, ObjectPart, srgb_from_linear
+from hi3d.assets.gltf_nodes import INSTANCING, instance_matrices, joint_matrices, world_matrices
+from hi3d.assets.parts import MAX_FACES, ObjectPart
 from hi3d.assets.textures import decode_textures
+from hi3d.color import srgb_from_linear
 from hi3d.errors import InputError
 
 TRIANGLES, TRIANGLE_STRIP, TRIANGLE_FAN = 4, 5, 6
-INSTANCING = "EXT_mesh_gpu_instancing"
 READ_EXTENSIONS = {
     DRACO,
     SPECULAR_GLOSSINESS,
@@ -121,7 +120,7 @@ def _placed_primitives(
     gltf: GltfFile,
 ) -> Iterator[tuple[_Primitive, np.ndarray, np.ndarray]]:
     """Each primitive with world vertices and faces, once for every instance."""
-    world = _world_matrices(gltf)
+    world = world_matrices(gltf)
     cache: dict[tuple, list[_Primitive]] = {}
     num_faces = 0
     for index, node_matrix in world.items():
@@ -132,17 +131,17 @@ def _placed_primitives(
         key = (node["mesh"], weights)
         if key not in cache:
             cache[key] = list(_primitives(gltf, *key))
-        joint_matrices = _joint_matrices(gltf, node, world)
-        instances = _instance_matrices(gltf, node)
+        matrices_of_joints = joint_matrices(gltf, node, world)
+        instances = instance_matrices(gltf, node)
         for primitive in cache[key]:
             num_faces += len(primitive.faces) * len(instances)
             if num_faces > MAX_FACES:
                 raise InputError(f"{gltf.path} has over {MAX_FACES} triangles: simplify it")
             for instance in instances:
                 matrices = (node_matrix @ instance)[None]
-                if joint_matrices is not None and primitive.joints is not None:
+                if matrices_of_joints is not None and primitive.joints is not None:
                     # Skinned vertices follow their joints alone (glTF 2.0, Section 3.7.3.3).
-                    matrices = joint_matrices
+                    matrices = matrices_of_joints
                 yield primitive, *_placed(primitive, matrices)
 
 
@@ -158,76 +157,6 @@ def _placed(primitive: _Primitive, matrices: np.ndarray) -> tuple[np.ndarray, np
     vertices = (linear @ primitive.positions[:, :, None])[:, :, 0] + blended[:, :3, 3]
     mirrored = np.linalg.det(linear.mean(axis=0)) < 0
     return vertices, primitive.faces[:, ::-1] if mirrored else primitive.faces
-
-
-def _world_matrices(gltf: GltfFile) -> dict[int, np.ndarray]:
-    """World matrix [4, 4] of every node of the default scene by index, in drawing order."""
-    nodes, scenes = gltf.content.get("nodes", []), gltf.content.get("scenes", [])
-    if scenes:
-        roots = gltf.entry("scenes", gltf.content.get("scene", 0)).get("nodes", [])
-    else:
-        children = {child for node in nodes for child in node.get("children", [])}
-        roots = [index for index in range(len(nodes)) if index not in children]
-    world: dict[int, np.ndarray] = {}
-    queue = [(index, np.eye(4)) for index in reversed(roots)]
-    while queue:
-        index, parent = queue.pop()
-        if index in world:  # a tree by the standard; in broken files it may hold a loop
-            continue
-        node = gltf.entry("nodes", index)
-        world[index] = parent @ _local_matrix(node)
-        queue += [(child, world[index]) for child in reversed(node.get("children", []))]
-    return world
-
-
-def _local_matrix(node: dict[str, Any]) -> np.ndarray:
-    if "matrix" in node:
-        return np.array(node["matrix"], np.float64).reshape(4, 4).T
-    return _trs(
-        node.get("translation", (0, 0, 0)), node.get("rotation", (0, 0, 0, 1)), node.get("scale", 1)
-    )
-
-
-def _trs(translation: Any, rotation: Any, scale: Any) -> np.ndarray:
-    """Translation @ rotation (xyzw) @ scale. [4, 4]"""
-    matrix = np.eye(4)
-    rotation = np.asarray(rotation, np.float64)
-    if np.linalg.norm(rotation) > 0:
-        matrix[:3, :3] = Rotation.from_quat(rotation).as_matrix()
-    matrix[:3, :3] *= np.asarray(scale, np.float64)
-    matrix[:3, 3] = translation
-    return matrix
-
-
-def _instance_matrices(gltf: GltfFile, node: dict[str, Any]) -> list[np.ndarray]:
-    """Matrices of EXT_mesh_gpu_instancing; one identity where it is not used."""
-    attributes = node.get("extensions", {}).get(INSTANCING, {}).get("attributes", {})
-    values = {
-        name: gltf.accessor(index)
-        for name, index in attributes.items()
-        if name in ("TRANSLATION", "ROTATION", "SCALE")
-    }
-    if not values:
-        return [np.eye(4)]
-    count = len(next(iter(values.values())))
-    translation = values.get("TRANSLATION", np.zeros((count, 3)))
-    rotation = values.get("ROTATION", np.tile([0, 0, 0, 1], (count, 1)))
-    scale = values.get("SCALE", np.ones((count, 3)))
-    return [_trs(*row) for row in zip(translation, rotation, scale, strict=True)]
-
-
-def _joint_matrices(
-    gltf: GltfFile, node: dict[str, Any], world: dict[int, np.ndarray]
-) -> np.ndarray | None:
-    """World matrix times inverse bind matrix of every joint of the node's skin. [J, 4, 4]"""
-    if "skin" not in node:
-        return None
-    skin = gltf.entry("skins", node["skin"])
-    joints = np.stack([world.get(index, np.eye(4)) for index in skin["joints"]])
-    if "inverseBindMatrices" not in skin:
-        return joints
-    inverse_bind = gltf.accessor(skin["inverseBindMatrices"]).reshape(-1, 4, 4).swapaxes(1, 2)
-    return joints @ inverse_bind[: len(joints)]
 
 
 def _primitives(gltf: GltfFile, mesh: int, weights: tuple[float, ...]) -> Iterator[_Primitive]:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from hi3d.assets.gltf_file import GltfFile
-from hi3d.assets.objects import LIGHT_GREY, AlphaMode, linear_from_srgb
+from hi3d.assets.parts import LIGHT_GREY, AlphaMode
+from hi3d.color import linear_from_srgb
 from hi3d.errors import InputError
 
 MIRRORED_REPEAT = 33648

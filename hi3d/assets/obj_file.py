@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hi3d.assets.objects import LIGHT_GREY, ObjectPart
+from hi3d.assets.parts import LIGHT_GREY, ObjectPart
 from hi3d.assets.textures import decode_textures, find_texture, with_alpha
 from hi3d.errors import InputError
 
@@ -77,7 +77,9 @@ def read_obj(path: Path, max_texture_side: int) -> list[ObjectPart]:
         if "texture" in look:
             with_origin = np.concatenate([uvs, np.zeros((1, 2))])  # corners without UVs are -1
             extra["uvs"] = np.nan_to_num(with_origin[used[:, 1]]).astype(np.float32)
-        elif len(colors) == len(vertices) and (colors != 1).any():
+        elif len(colors) == len(vertices) and (
+            (colors != 1).any() or (index < 0 and _has_vertex_colors(path))
+        ):
             rgb = np.nan_to_num(colors[used[:, 0]]).clip(0, 1)
             extra["vertex_rgba"] = np.concatenate([rgb, np.ones((len(rgb), 1), np.float32)], axis=1)
             look = look | {"base_color_factor": np.append(np.ones(3), look["base_color_factor"][3])}
@@ -151,6 +153,12 @@ def _texture(decoded: dict[str, np.ndarray], diffuse: Path | None, mask: Path | 
 
 def _joined(lists: list[list[int]]) -> np.ndarray:
     return np.concatenate([np.array(values, np.int64) for values in lists] or [np.zeros(0, int)])
+
+
+def _has_vertex_colors(path: Path) -> bool:
+    """Whether the first vertex has a color, which the parser cannot tell from white."""
+    first = re.search(rb"(?m)^[ \t]*v[ \t]+([^\r\n]+)", path.read_bytes())
+    return first is not None and len(first[1].split()) >= 6
 
 
 def _non_finite_vertices(path: Path) -> list[int]:

@@ -12,7 +12,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from hi3d.assets.objects import SUFFIXES
+from hi3d.assets.load import SUFFIXES
 from hi3d.errors import InputError
 
 OBJAVERSE = "objaverse:"

@@ -18,11 +18,11 @@ from hi3d.orbits.decoding import (
     OrbitReading,
     PackedOrbit,
     check_alike,
-    decode_orbit,
+    decode_orbit_files,
     unpack_orbits,
 )
-from hi3d.orbits.folder_reader import find_orbit_folders
-from hi3d.orbits.shard_reader import ShardOrbit, find_shards, is_url, local_members
+from hi3d.orbits.folders import find_orbit_folders
+from hi3d.orbits.shards import ShardOrbit, find_shards, is_url, local_members
 
 
 class OrbitDataset(Dataset):
@@ -150,7 +150,7 @@ class OrbitDataset(Dataset):
 
     def _decode(self, index: int, start: int = 0) -> PackedOrbit:
         files = self._orbits[index]
-        packed = decode_orbit(files, self._reading, start)
+        packed = decode_orbit_files(files, self._reading, start)
         if self._shape is not None:
             check_alike(packed, self._shape, files.label("000.png"))
         return packed

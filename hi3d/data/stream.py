@@ -18,8 +18,8 @@ from hi3d.data.epoch_order import (
 )
 from hi3d.errors import InputError
 from hi3d.orbits.broken_orbits import TRUNCATED_SHARD, BrokenOrbitError
-from hi3d.orbits.decoding import OrbitReading, PackedOrbit, check_alike, decode_orbit
-from hi3d.orbits.shard_reader import ShardOrbit, find_shards, local_members, stream_orbits
+from hi3d.orbits.decoding import OrbitReading, PackedOrbit, check_alike, decode_orbit_files
+from hi3d.orbits.shards import ShardOrbit, find_shards, local_members, stream_orbits
 
 OPEN_TABLES = 8
 """Local shards whose tables of contents a worker keeps; a shuffle buffer spans one or two."""
@@ -48,7 +48,7 @@ class OrbitStream(IterableDataset):
         seed: int = 0,
     ):
         """Args:
-        source: of shards, as `hi3d.orbits.shard_reader.find_shards` takes it.
+        source: of shards, as `hi3d.orbits.shards.find_shards` takes it.
         reading: what of each orbit, and at what size.
         random_start: rotate each ring so that a random view becomes view 0.
         shuffle_buffer: orbits among which each worker shuffles, beside the order of the shards;
@@ -121,7 +121,7 @@ class OrbitStream(IterableDataset):
                 if isinstance(files, BrokenOrbitError):
                     raise files
                 start = draw_start(self.seed, self._epoch, files.uid) if self.random_start else 0
-                packed = decode_orbit(files, self.reading, start)
+                packed = decode_orbit_files(files, self.reading, start)
                 shape = shape or packed.rgba.shape
                 check_alike(packed, shape, files.label("000.png"))
             except BrokenOrbitError as error:

@@ -4,31 +4,25 @@ Workers hand integers on, a quarter of the bytes of float tensors; `unpack_orbit
 floats where they are used, on the GPU in a training.
 """
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from hi3d.errors import InputError
-from hi3d.orbits.broken_orbits import (
-    BAD_CAMERAS,
-    MISSING_FILE,
-    UNREADABLE_IMAGE,
-    WRONG_SIZE,
-    BrokenOrbitError,
+from hi3d.orbits.broken_orbits import BAD_CAMERAS, MISSING_FILE, WRONG_SIZE, BrokenOrbitError
+from hi3d.orbits.encoding import (
+    IMAGE_SUFFIXES,
+    decode_image,
+    over_white,
+    resize_depth,
+    resize_rgba,
 )
-from hi3d.views import DEPTH_NEAR, DEPTH_RANGE
-
-IMAGE_SUFFIXES = ("png", "webp")
-DECODING_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises for broken images; SyntaxError for broken PNG chunks."""
+from hi3d.views import decode_depth
 
 
 class OrbitFiles(Protocol):
@@ -129,7 +123,7 @@ def ring_views(ring: int, start: int, num_views: int | None) -> np.ndarray:
     return (start + np.arange(ring if num_views is None else num_views)) % ring
 
 
-def decode_orbit(files: OrbitFiles, reading: OrbitReading, start: int = 0) -> PackedOrbit:
+def decode_orbit_files(files: OrbitFiles, reading: OrbitReading, start: int = 0) -> PackedOrbit:
     """Decode the views that are wanted, and no others.
 
     Args:
@@ -146,15 +140,15 @@ def decode_orbit(files: OrbitFiles, reading: OrbitReading, start: int = 0) -> Pa
     for view in ring_views(len(content["frames"]), start, reading.num_views):
         name = next((n for s in IMAGE_SUFFIXES if (n := f"{view:03d}.{s}") in files), None)
         name = name or f"{view:03d}.png"
-        pixels = _decode(files, name, "RGBA", stored)
+        pixels = _decoded(files, name, "RGBA", stored)
         if content.get("straight_alpha"):
             pixels = over_white(pixels)
         rgba.append(resize_rgba(pixels, reading.resolution))
         if reading.load_depth:
-            values = _decode(files, f"{view:03d}.depth.png", "depth", stored)
+            values = _decoded(files, f"{view:03d}.depth.png", "depth", stored)
             depth.append(resize_depth(values, reading.resolution))
         if reading.load_normals:
-            vectors = _decode(files, f"{view:03d}.normal.png", "RGB", stored)
+            vectors = _decoded(files, f"{view:03d}.normal.png", "RGB", stored)
             normals.append(resize_rgba(vectors, reading.resolution))
     return PackedOrbit(
         np.stack(rgba),
@@ -164,34 +158,10 @@ def decode_orbit(files: OrbitFiles, reading: OrbitReading, start: int = 0) -> Pa
     )
 
 
-def _decode(files: OrbitFiles, name: str, kind: str, size: tuple[int, int]) -> np.ndarray:
-    """One image, as [H, W, 4] or [H, W, 3] uint8, or [H, W] uint16 depth."""
-    data = files.read(name)
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.size[::-1] != size:
-                raise BrokenOrbitError(
-                    WRONG_SIZE,
-                    f"{files.label(name)} is {image.width}x{image.height} pixels and its cameras "
-                    f"{size[1]}x{size[0]}: render the orbit again",
-                )
-            if kind == "depth":
-                values = np.asarray(image)
-                return values * np.uint16(257) if values.dtype == np.uint8 else _uint16(values)
-            return np.asarray(image if image.mode == kind else image.convert(kind))
-    except BrokenOrbitError:
-        raise
-    except DECODING_ERRORS as error:
-        raise BrokenOrbitError(
-            UNREADABLE_IMAGE,
-            f"cannot read image {files.label(name)} ({error}): render the orbit again",
-        ) from error
-
-
-def _uint16(values: np.ndarray) -> np.ndarray:
-    if values.ndim != 2:
-        raise ValueError("depth has one channel")
-    return values.astype(np.uint16)
+def _decoded(
+    files: OrbitFiles, name: str, kind: Literal["RGBA", "RGB", "depth"], size: tuple[int, int]
+) -> np.ndarray:
+    return decode_image(files.read(name), kind, size, files.label(name))
 
 
 def parse_cameras(data: bytes, name: str) -> dict[str, Any]:
@@ -220,51 +190,6 @@ def stored_elevation_deg(content: dict[str, Any]) -> float:
     return float(content.get("elevation_deg", content["frames"][0]["elevation_deg"]))
 
 
-def over_white(pixels: np.ndarray) -> np.ndarray:
-    """Composite [H, W, 4] uint8 with straight alpha over white; alpha stays. [H, W, 4] uint8"""
-    alpha = pixels[..., 3:].astype(np.uint16)
-    rgb = (pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
-    return np.concatenate([rgb.astype(np.uint8), pixels[..., 3:]], axis=2)
-
-
-def resize_rgba(pixels: np.ndarray, resolution: int | None) -> np.ndarray:
-    """Resize [H, W, C] uint8, C = 3 or 4 (RGB over white), to [resolution, resolution, C] uint8.
-
-    Pixel areas are averaged where the size shrinks by a whole factor, otherwise the filter is
-    bicubic, widened for antialiasing. RGB over white is linear in coverage, so edges stay right.
-    """
-    height, width, channels = pixels.shape
-    if resolution is None or (height, width) == (resolution, resolution):
-        return pixels
-    # Pillow would weigh RGBA by alpha; CMYK is its name for four channels without a meaning.
-    mode = "CMYK" if channels == 4 else "RGB"
-    image = Image.frombuffer(mode, (width, height), np.ascontiguousarray(pixels), "raw", mode, 0, 1)
-    if height % resolution == 0 and width % resolution == 0:
-        return np.asarray(image.reduce((width // resolution, height // resolution)))
-    return np.asarray(image.resize((resolution, resolution), Image.Resampling.BICUBIC))
-
-
-def resize_depth(values: np.ndarray, resolution: int | None) -> np.ndarray:
-    """Resize [H, W] uint16 depth values to [resolution, resolution] uint16.
-
-    A pixel is the mean of the surface within its area, 0 (no surface) where less than half of it
-    is covered; where the size grows, pixels are repeated.
-    """
-    height, width = values.shape
-    if resolution is None or (height, width) == (resolution, resolution):
-        return values
-    stored = torch.from_numpy(values.astype(np.float32))[None, None]
-    size = (resolution, resolution)
-    if resolution > min(height, width):
-        resized = functional.interpolate(stored, size=size, mode="nearest-exact")
-        return resized[0, 0].numpy().astype(np.uint16)
-    surface = ((stored > 0) & (stored < 65535)).float()
-    coverage: Tensor = functional.interpolate(surface, size=size, mode="area")
-    total = functional.interpolate(stored * surface, size=size, mode="area")
-    resized = torch.where(coverage >= 0.5, total / coverage.clamp_min(1e-6), torch.zeros(()))
-    return resized[0, 0].round().numpy().astype(np.uint16)
-
-
 def unpack_orbits(packed: Mapping[str, Any]) -> dict[str, Any]:
     """Turn integers into floats, on their device; for one orbit or a batch of them.
 
@@ -285,9 +210,7 @@ def unpack_orbits(packed: Mapping[str, Any]) -> dict[str, Any]:
     }
     for name, value in packed.items():
         if name == "depth":
-            stored = value.float()
-            surface = (stored > 0) & (stored < 65535)
-            unpacked[name] = (stored / 65535 * DEPTH_RANGE + DEPTH_NEAR) * surface
+            unpacked[name] = decode_depth(value)
         elif name == "normals":
             unpacked[name] = _unpack_normals(_contiguous_float(value.movedim(-1, -3)))
         elif name != "rgba":

@@ -1,135 +1,29 @@
-"""Rendered orbits as files: how views are encoded, and folders of them on disk."""
+"""Orbits in folders of images, written and read: this project's, and the official code's layout.
 
-import io
-import json
+The official code's has a folder per object with the images of all its orbits.
+"""
+
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
-import torch
 from PIL import Image
 
 from hi3d.errors import InputError
 from hi3d.files import make_folder
-from hi3d.orbits.png import encode_png
-from hi3d.rendering.rasterizer import RenderedViews
-from hi3d.views import DEPTH_NEAR, DEPTH_RANGE, cameras_to_json
+from hi3d.orbits.broken_orbits import BAD_CAMERAS, MISSING_FILE, UNREADABLE_IMAGE, BrokenOrbitError
+from hi3d.orbits.decoding import parse_cameras
+from hi3d.orbits.encoded_orbit import EncodedOrbit
+from hi3d.orbits.encoding import DECODING_ERRORS, IMAGE_SUFFIXES
 
-WEBP_OPTIONS = {"lossless": True, "method": 1, "quality": 20, "exact": True}
-"""Half the size of a PNG and 40 times the time; more effort takes 2.4 times as long for 16 %."""
-
-
-@dataclass(frozen=True)
-class EncodedOrbit:
-    """One orbit as the bytes of its files."""
-
-    uid: str
-    """Name of the orbit; holds no dot, since WebDataset groups by what precedes the first one."""
-    images: list[bytes]
-    """V 8-bit RGBA images, RGB over white."""
-    depth: list[bytes]
-    """V depth PNGs, or none."""
-    normals: list[bytes]
-    """V normal PNGs, or none."""
-    cameras: bytes
-    """The content of `cameras.json` with `elevation_deg` and `source` added."""
-    image_format: str = "png"
-    """Suffix of the images."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of all files together."""
-        return sum(map(len, (*self.images, *self.depth, *self.normals, self.cameras)))
-
-    def files(self, separator: str) -> Iterator[tuple[str, bytes]]:
-        """Names and bytes of the images and maps, e.g. `000.png` and `000<separator>depth.png`."""
-        for i, data in enumerate(self.images):
-            yield f"{i:03d}.{self.image_format}", data
-        for kind, maps in (("depth", self.depth), ("normal", self.normals)):
-            for i, data in enumerate(maps):
-                yield f"{i:03d}{separator}{kind}.png", data
-
-
-def encode_orbit(
-    uid: str,
-    rendered: RenderedViews,
-    elevation_deg: float,
-    source: str,
-    image_format: str = "png",
-    depth_bits: int = 16,
-    save_normals: bool = False,
-    straight_alpha: bool = False,
-) -> EncodedOrbit:
-    """Turn a rendered orbit into files.
-
-    Args:
-        uid: name of the orbit, without a dot.
-        rendered: V views.
-        elevation_deg: of the orbit.
-        source: name of the object.
-        image_format: `png` or `webp`, both lossless.
-        depth_bits: 0 for no depth; else depth is `v / (2^bits - 1) * 1.8 + 0.6`, and v = 0 where
-            there is no surface.
-        save_normals: whether to write normals, as `(n + 1) / 2 * 255`; 128 where there is nothing.
-        straight_alpha: store the colour of the object alone, for readers that composite over
-            white, as the official code's does; otherwise it is over white already.
-
-    Raises:
-        ValueError: the uid holds a dot or a slash, or normals are wanted that were not rendered.
-    """
-    if not uid or "." in uid or "/" in uid:
-        raise ValueError(f"uid {uid!r} must be a file name without a dot")
-    if save_normals and rendered.normals is None:
-        raise ValueError("normals were not rendered: pass normals=True to render_views")
-    depth: Iterable[np.ndarray] = ()
-    normals: Iterable[np.ndarray] = ()
-    if depth_bits:
-        depth = (_depth_levels(values.cpu(), depth_bits) for values in rendered.depth)
-    if save_normals and rendered.normals is not None:
-        levels = ((rendered.normals.clamp(-1, 1) * 0.5 + 0.5) * 255).round_().to(torch.uint8)
-        normals = levels.permute(0, 2, 3, 1).cpu().numpy()
-    content = cameras_to_json(rendered.cameras)
-    content |= {"elevation_deg": elevation_deg, "source": source}
-    for i, frame in enumerate(content["frames"]):
-        frame["file"] = f"{i:03d}.{image_format}"
-    encode_image = _encode_webp if image_format == "webp" else encode_png
-    images = rendered.rgba8.cpu().numpy()
-    if straight_alpha:
-        images = np.stack([_without_white(image) for image in images])
-    return EncodedOrbit(
-        uid,
-        [encode_image(image) for image in images],
-        [encode_png(values) for values in depth],
-        [encode_png(values) for values in normals],
-        json.dumps(content).encode(),
-        image_format,
-    )
-
-
-def _depth_levels(depth: torch.Tensor, bits: int) -> np.ndarray:
-    """Depth [H, W] as integers; view by view, so that it stays in the cache."""
-    maximum = 2**bits - 1
-    levels = depth.sub(DEPTH_NEAR).mul_(maximum / DEPTH_RANGE).round_().clamp_(0, maximum)
-    return levels.numpy().astype(f"u{bits // 8}")
-
-
-def _without_white(image: np.ndarray) -> np.ndarray:
-    """[H, W, 4] uint8 over white to straight alpha; the colour of empty pixels is white."""
-    alpha = image[..., 3:].astype(np.float32) / 255
-    rgb = (image[..., :3] - 255 * (1 - alpha)) / np.maximum(alpha, 1 / 255)
-    rgb = np.where(alpha > 0, rgb, 255).round().clip(0, 255).astype(np.uint8)
-    return np.concatenate([rgb, image[..., 3:]], axis=-1)
-
-
-def _encode_webp(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "WEBP", **WEBP_OPTIONS)
-    return buffer.getvalue()
+OFFICIAL_ELEVATIONS_DEG = (-10, 0, 10, 20, 30, 40)
+OFFICIAL_RING = 16
+"""Views per elevation; image index = elevation * 16 + azimuth, in name order."""
 
 
 class OrbitWriter(Protocol):
@@ -229,3 +123,140 @@ class OfficialWriter(FolderWriter):
         images = [image for orbit in orbits for image in orbit.images]
         self._write_folder(uid, {f"{i:03d}.png": image for i, image in enumerate(images)})
         self.finished.update(orbit.uid for orbit in orbits)
+
+
+@dataclass(frozen=True)
+class OrbitFolder:
+    """`000.png` or `000.webp`, ..., `000-depth.png`, `000-normal.png`, and `cameras.json`."""
+
+    uid: str
+    folder: Path
+
+    def __contains__(self, name: str) -> bool:
+        return (self.folder / _file_name(name)).is_file()
+
+    def read(self, name: str) -> bytes:
+        """Bytes of a file.
+
+        Raises:
+            BrokenOrbitError: it is missing or cannot be read.
+        """
+        kind = BAD_CAMERAS if name == "json" else MISSING_FILE
+        return _read(self.folder / _file_name(name), kind)
+
+    def label(self, name: str) -> str:
+        """How errors name a file."""
+        return str(self.folder / _file_name(name))
+
+    def content(self) -> dict[str, Any]:
+        """What `cameras.json` says.
+
+        Raises:
+            BrokenOrbitError: it is missing or no camera file.
+        """
+        return parse_cameras(self.read("json"), self.label("json"))
+
+
+def _read(path: Path, kind: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise BrokenOrbitError(kind, f"{path} is missing: render the orbit again") from error
+    except OSError as error:
+        message = f"cannot read {path} ({error.strerror}): render the orbit again"
+        raise BrokenOrbitError(kind, message) from error
+
+
+def _file_name(name: str) -> str:
+    if name == "json":
+        return "cameras.json"
+    return name.replace(".depth.png", "-depth.png").replace(".normal.png", "-normal.png")
+
+
+@dataclass(frozen=True)
+class OfficialRing:
+    """One elevation of the official layout: 16 of the 96 images of a folder, straight alpha."""
+
+    folder: Path
+    ring: int
+    """Index into `OFFICIAL_ELEVATIONS_DEG`."""
+
+    @property
+    def uid(self) -> str:
+        """Name of the folder, and the elevation in degrees."""
+        return f"{self.folder.name}_{OFFICIAL_ELEVATIONS_DEG[self.ring]}deg"
+
+    @cached_property
+    def _images(self) -> list[str]:
+        """File names of the ring's views."""
+        names = sorted(name for name in os.listdir(self.folder) if name.endswith(IMAGE_SUFFIXES))
+        expected = len(OFFICIAL_ELEVATIONS_DEG) * OFFICIAL_RING
+        if len(names) != expected:
+            raise BrokenOrbitError(
+                MISSING_FILE,
+                f"{self.folder} holds {len(names)} images where the official layout has "
+                f"{expected}: render the object again",
+            )
+        return names[self.ring * OFFICIAL_RING :][:OFFICIAL_RING]
+
+    def _path(self, name: str) -> Path | None:
+        """The image that takes the place of `000.png`, ...; the layout has nothing else."""
+        number, _, suffix = name.partition(".")
+        return self.folder / self._images[int(number)] if suffix == "png" else None
+
+    def __contains__(self, name: str) -> bool:
+        return self._path(name) is not None
+
+    def read(self, name: str) -> bytes:
+        """Bytes of an image.
+
+        Raises:
+            BrokenOrbitError: it is missing or cannot be read.
+        """
+        path = self._path(name)
+        if path is None:
+            message = f"{self.folder} has images only: set load_depth=false, load_normals=false"
+            raise BrokenOrbitError(MISSING_FILE, message)
+        return _read(path, MISSING_FILE)
+
+    def label(self, name: str) -> str:
+        """How errors name a file."""
+        return str(self._path(name) or self.folder / name)
+
+    def content(self) -> dict[str, Any]:
+        """What a `cameras.json` of this ring would say, as far as it is needed.
+
+        Raises:
+            BrokenOrbitError: the folder has not 96 images, or the first is none.
+        """
+        path = self.folder / self._images[0]
+        try:
+            with Image.open(path) as image:
+                width, height = image.size
+        except DECODING_ERRORS as error:
+            message = f"cannot read image {path} ({error}): render the object again"
+            raise BrokenOrbitError(UNREADABLE_IMAGE, message) from error
+        return {
+            "width": width,
+            "height": height,
+            "frames": [{"elevation_deg": OFFICIAL_ELEVATIONS_DEG[self.ring]}] * OFFICIAL_RING,
+            "straight_alpha": True,
+        }
+
+
+def find_orbit_folders(folder: Path) -> list[OrbitFolder | OfficialRing]:
+    """The orbits in the folders of a folder, sorted by name; none where it holds none.
+
+    Folders with a `cameras.json` are orbits of this project. Where there is not one of them, those
+    with images are objects in the official layout, with six orbits each.
+    """
+    ours = sorted(p.parent for p in folder.glob("*/cameras.json") if p.parent.name[0] != ".")
+    if ours:
+        return [OrbitFolder(path.name, path) for path in ours]
+    objects = sorted(
+        path
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if path.is_dir() and path.name[0] != "." and any(path.glob("*.png"))
+    )
+    rings = range(len(OFFICIAL_ELEVATIONS_DEG))
+    return [OfficialRing(path, ring) for path in objects for ring in rings]

@@ -7,18 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 
-from hi3d.assets.objects import load_object
+from hi3d.assets.load import load_object
 from hi3d.assets.sources import fetch_object, find_objects
 from hi3d.errors import InputError
 from hi3d.files import make_folder
 from hi3d.orbits.config import OrbitRenderConfig
-from hi3d.orbits.folders import (
-    EncodedOrbit,
-    FolderWriter,
-    OfficialWriter,
-    OrbitWriter,
-    encode_orbit,
-)
+from hi3d.orbits.encoded_orbit import EncodedOrbit, encode_orbit
+from hi3d.orbits.folders import FolderWriter, OfficialWriter, OrbitWriter
 from hi3d.orbits.ray_executor import connect, run_jobs_on_ray
 from hi3d.orbits.run_state import (
     FailureLog,
@@ -28,7 +23,8 @@ from hi3d.orbits.run_state import (
     merge_failures,
     remove_partial_notes,
 )
-from hi3d.orbits.shards import ShardWriter, merge_indices
+from hi3d.orbits.shard_writer import ShardWriter
+from hi3d.orbits.shards import merge_indices
 from hi3d.orbits.trajectories import Orbit, in_part, object_orbits, uniform
 from hi3d.orbits.worker_pool import Outcome, WorkerLimits, default_num_workers, run_jobs
 from hi3d.progress import console, progress_bar

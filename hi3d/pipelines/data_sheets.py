@@ -15,9 +15,9 @@ from hi3d.degradation.draws import DegradationConfig
 from hi3d.degradation.pipeline import degrade
 from hi3d.errors import InputError
 from hi3d.files import atomic_path, make_folder
-from hi3d.orbits.decoding import OrbitFiles, OrbitReading, decode_orbit, unpack_orbits
-from hi3d.orbits.folder_reader import find_orbit_folders
-from hi3d.orbits.shard_reader import find_shards, is_url, stream_orbits
+from hi3d.orbits.decoding import OrbitFiles, OrbitReading, decode_orbit_files, unpack_orbits
+from hi3d.orbits.folders import find_orbit_folders
+from hi3d.orbits.shards import find_shards, is_url, stream_orbits
 from hi3d.pipelines.pictures import to_pixels
 from hi3d.progress import track
 
@@ -92,7 +92,7 @@ def load_orbit_pictures(files: OrbitFiles) -> OrbitPictures:
     reading = OrbitReading(
         load_depth="000.depth.png" in files, load_normals="000.normal.png" in files
     )
-    packed = decode_orbit(files, reading)
+    packed = decode_orbit_files(files, reading)
     item = unpack_orbits(packed.item(files.uid))
     frames = content["frames"]
     if "viewmat" in frames[0]:

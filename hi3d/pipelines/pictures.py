@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from hi3d.assets.objects import surface_mesh_to_object
+from hi3d.assets.surface_mesh import surface_mesh_to_object
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.files import atomic_path
 from hi3d.mesh import SurfaceMesh

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
+from hi3d.assets.surface_mesh import load_mesh
 from hi3d.cameras import Cameras
 from hi3d.config import check_number, config_to_dict
 from hi3d.errors import InputError
-from hi3d.mesh import SurfaceMesh
-from hi3d.mesh_io import SUFFIXES, is_closed, load_mesh, save_mesh
+from hi3d.mesh import SUFFIXES, SurfaceMesh, is_closed, save_mesh
 from hi3d.pipelines.pictures import preview_cameras, render_mesh, render_shape, write_preview
 from hi3d.pipelines.run_folder import RunFolder
 from hi3d.pipelines.steps import Context, Step, run_steps

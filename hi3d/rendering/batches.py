@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hi3d.assets.objects import AlphaMode, ObjectPart
+from hi3d.assets.parts import AlphaMode, ObjectPart
 
 
 @dataclass(frozen=True)

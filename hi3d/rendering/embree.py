@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from hi3d.assets.objects import RenderObject, linear_from_srgb, srgb_from_linear
+from hi3d.assets.parts import RenderObject
+from hi3d.color import linear_from_srgb, srgb_from_linear
 from hi3d.rendering.batches import Batch, batches
 from hi3d.rendering.shading import MIN_ALPHA, Drawing, Shading, empty_drawing, key_light
 

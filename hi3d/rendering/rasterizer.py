@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from hi3d.assets.objects import RenderObject
+from hi3d.assets.parts import RenderObject
 from hi3d.cameras import Cameras
 from hi3d.errors import InputError
 from hi3d.progress import console

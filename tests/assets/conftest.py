@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hi3d.assets.objects import load_object
+from hi3d.assets.load import load_object
 
 TRIANGLE = np.array([[0, 0, 0], [2, 0, 0], [0, 4, 1]], np.float32)
 KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}

@@ -13,10 +13,9 @@ from hi3d.assets.furniture import (
     installed_catalogues,
     parse_properties,
     prepare_furniture,
-    repaired_mtl,
-    rotated_obj,
 )
-from hi3d.assets.objects import load_object
+from hi3d.assets.load import load_object
+from hi3d.assets.obj_repair import repaired_mtl, rotated_obj
 from hi3d.assets.sources import find_objects
 from hi3d.errors import InputError
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hi3d.assets.objects import load_object
+from hi3d.assets.load import load_object
 from hi3d.errors import InputError
 
 UVS = "vt 0 0\nvt 1 0\nvt 0 1\n"

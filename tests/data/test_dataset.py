@@ -14,13 +14,8 @@ from hi3d.cameras import orbit_cameras
 from hi3d.data.dataset import OrbitDataset
 from hi3d.data.epoch_order import fold_of
 from hi3d.errors import InputError
-from hi3d.orbits.decoding import (
-    decode_orbit,
-    over_white,
-    resize_depth,
-    resize_rgba,
-    unpack_orbits,
-)
+from hi3d.orbits.decoding import decode_orbit_files, unpack_orbits
+from hi3d.orbits.encoding import over_white, resize_depth, resize_rgba
 from hi3d.views import cameras_to_json
 
 NUM_VIEWS, SIZE = 4, 8
@@ -302,5 +297,5 @@ def test_only_wanted_views_are_decoded(orbit_folders):
             read.append(name)
             return dataset._orbits[2].read(name)
 
-    assert decode_orbit(Watched(), dataset._reading, start=7).rgba.shape[0] == 1
+    assert decode_orbit_files(Watched(), dataset._reading, start=7).rgba.shape[0] == 1
     assert [name for name in read if name != "json"] == ["003.png"]

@@ -23,7 +23,7 @@ from hi3d.data.loader import OrbitLoader
 from hi3d.data.stream import OrbitStream
 from hi3d.errors import InputError
 from hi3d.orbits.decoding import OrbitReading, unpack_orbits
-from hi3d.orbits.shard_reader import find_shards
+from hi3d.orbits.shards import find_shards
 from hi3d.progress import console
 
 READING = OrbitReading(2)
@@ -164,9 +164,9 @@ def test_skipping_decodes_nothing(tmp_path, make_shards, monkeypatch):
     decoded = []
     from hi3d.data import stream as orbit_stream
 
-    decode = orbit_stream.decode_orbit
+    decode = orbit_stream.decode_orbit_files
     monkeypatch.setattr(
-        orbit_stream, "decode_orbit", lambda f, *a: decoded.append(f.uid) or decode(f, *a)
+        orbit_stream, "decode_orbit_files", lambda f, *a: decoded.append(f.uid) or decode(f, *a)
     )
     loader = stream_loader(tmp_path, Share(0, 1, 2))
     loader.load_state_dict(loader.state_dict() | {"batches_done": 4})

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hi3d.assets.objects import load_object
+from hi3d.assets.load import load_object
 from hi3d.cameras import orbit_cameras
 from hi3d.config import load_config
 from hi3d.degradation.draws import DegradationConfig
@@ -18,13 +18,14 @@ from hi3d.pipelines.loading import load_pipeline
 from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.refiner import RefinerPipeline
 from hi3d.pipelines.sampler import SamplerConfig, seeded_generator
+from hi3d.pipelines.views_to_mesh import fit_splats_from_hull
 from hi3d.rendering.rasterizer import render_views
-from hi3d.splatting.fit import SplatConfig, fit_splats
+from hi3d.splatting.fit import SplatConfig
 from hi3d.splatting.rasterization.render import rasterize
 from hi3d.surface.meshing import MeshingConfig, extract_mesh
 from hi3d.surface.neus.config import NeusConfig
 from hi3d.surface.neus.fit import fit_neus
-from hi3d.surface.tsdf import TsdfConfig, fuse_depth
+from hi3d.surface.tsdf import fuse_depth
 from hi3d.surface.visual_hull import hull_sdf
 from hi3d.texture.bake import TextureConfig, bake_texture
 from hi3d.views import ReferenceImage, Views
@@ -41,7 +42,9 @@ def sphere(sphere_views) -> tuple[Views, torch.Tensor]:
 
 
 def small_splats(views: Views):
-    return fit_splats(views, SplatConfig(steps=12, num_initial=300, max_splats=400), seed=3)
+    return fit_splats_from_hull(
+        views, SplatConfig(steps=12, num_initial=300, max_splats=400), seed=3
+    )
 
 
 def small_surface(views: Views):
@@ -90,7 +93,7 @@ def test_splats(sphere, golden):
 
 def test_hull_and_fused_depth(sphere, golden):
     views, depth = sphere
-    field = fuse_depth(views, depth, TsdfConfig(resolution=24))
+    field = fuse_depth(views, depth, 24)
     golden("hull", sdf=hull_sdf(views, 20, 0.55, 1))
     golden("fused depth", vertices=extract_mesh(field, MeshingConfig(target_faces=300)).vertices)
 
@@ -132,8 +135,5 @@ def test_scores(sphere, sphere_views, golden):
     views, depth = sphere
     shifted = sphere_views(orbit_cameras(20.0, 48), 0.37)[0]
     golden("view scores", **score_views(views, shifted).means())
-    meshes = [
-        extract_mesh(fuse_depth(views, depth, TsdfConfig(resolution=n)), MeshingConfig())
-        for n in (20, 28)
-    ]
+    meshes = [extract_mesh(fuse_depth(views, depth, n), MeshingConfig()) for n in (20, 28)]
     golden("mesh scores", **vars(score_mesh(*meshes)))

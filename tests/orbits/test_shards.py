@@ -9,8 +9,10 @@ import tarfile
 import pytest
 
 from hi3d.errors import InputError
-from hi3d.orbits.folders import EncodedOrbit, FolderWriter, OfficialWriter
-from hi3d.orbits.shards import ShardWriter, complete_orbits, merge_indices
+from hi3d.orbits.encoded_orbit import EncodedOrbit
+from hi3d.orbits.folders import FolderWriter, OfficialWriter
+from hi3d.orbits.shard_writer import ShardWriter
+from hi3d.orbits.shards import complete_orbits, merge_indices
 
 
 def orbit(uid, num_bytes=700):

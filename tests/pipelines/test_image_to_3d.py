@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from hi3d.assets.surface_mesh import load_mesh
 from hi3d.config import load_config
 from hi3d.errors import InputError
-from hi3d.mesh_io import is_closed, load_mesh
+from hi3d.mesh import is_closed
 from hi3d.pipelines import image_to_3d
 from hi3d.pipelines.image_to_3d import GenerateConfig, generate, parse_elevation
 from hi3d.settings import settings_of

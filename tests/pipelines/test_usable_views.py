@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from hi3d.assets.surface_mesh import load_mesh
 from hi3d.cameras import Cameras, cameras_at
 from hi3d.config import load_config
 from hi3d.errors import InputError
-from hi3d.mesh_io import load_mesh
 from hi3d.pipelines.pictures import preview_cameras
 from hi3d.pipelines.usable_views import usable_views
 from hi3d.pipelines.views_to_mesh import ReconstructConfig, reconstruct

@@ -9,8 +9,7 @@ import torch
 from hi3d.cameras import Cameras, cameras_at, orbit_cameras
 from hi3d.config import load_config
 from hi3d.errors import InputError
-from hi3d.mesh import SurfaceMesh
-from hi3d.mesh_io import is_closed
+from hi3d.mesh import SurfaceMesh, is_closed
 from hi3d.pipelines.pictures import render_mesh
 from hi3d.pipelines.usable_views import usable_views
 from hi3d.pipelines.views_to_mesh import ReconstructConfig, reconstruct

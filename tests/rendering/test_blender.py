@@ -4,13 +4,15 @@ import os
 import struct
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import trimesh
+from omegaconf import OmegaConf
 
-from hi3d.assets.objects import ObjectPart, RenderObject
+from hi3d.assets.parts import ObjectPart, RenderObject
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.errors import InputError
 from hi3d.rendering.blender import process as blender_process
@@ -186,4 +188,9 @@ def test_read_exr_of_hand_packed_bytes(tmp_path):
 def test_settings_are_checked():
     with pytest.raises(InputError, match="filter=TENT"):
         BlenderSettings(filter="TENT")
-    assert (SYNCDREAMER.samples, SYNCDREAMER.environment, SYNCDREAMER.denoise) == (128, 0.5, True)
+
+
+def test_the_configuration_for_evaluation_renders_as_the_syncdreamer_sets():
+    path = Path(__file__).parents[2] / "configs" / "render_orbits" / "evaluation.yaml"
+    cycles = OmegaConf.to_container(OmegaConf.load(path))["cycles"]
+    assert BlenderSettings(**cycles) == SYNCDREAMER

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from hi3d.assets.objects import ObjectPart, RenderObject, linear_from_srgb, srgb_from_linear
+from hi3d.assets.parts import ObjectPart, RenderObject
 from hi3d.cameras import Cameras, orbit_cameras
+from hi3d.color import linear_from_srgb, srgb_from_linear
 from hi3d.errors import InputError
 from hi3d.rendering import rasterizer
 from hi3d.rendering.opengl import backend as opengl
@@ -204,7 +205,7 @@ def test_backends_agree():
 def test_gl_memory_is_released_within_its_context(monkeypatch):
     """Releasing after the context is left deletes nothing: every object leaked its textures."""
     entered, made, released_outside = [], [], []
-    gl = opengl._context.gl
+    gl = opengl.current.gl
     for name in ("__enter__", "__exit__"):
         original = getattr(type(gl), name)
 

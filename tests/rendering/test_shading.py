@@ -5,8 +5,9 @@ import pytest
 import torch
 import trimesh
 
-from hi3d.assets.objects import ObjectPart, RenderObject, linear_from_srgb, srgb_from_linear
+from hi3d.assets.parts import ObjectPart, RenderObject
 from hi3d.cameras import Cameras, orbit_cameras
+from hi3d.color import linear_from_srgb, srgb_from_linear
 from hi3d.errors import InputError
 from hi3d.rendering.opengl import backend as opengl
 from hi3d.rendering.opengl.egl_devices import choose_device, chosen_device

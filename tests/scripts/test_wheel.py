@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hi3d.mesh_io import load_mesh
+from hi3d.assets.surface_mesh import load_mesh
 
 ROOT = Path(__file__).parents[2]
 FEW_STEPS = [

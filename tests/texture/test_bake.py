@@ -4,8 +4,7 @@ import trimesh
 
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.errors import InputError
-from hi3d.mesh import SurfaceMesh
-from hi3d.mesh_io import is_closed
+from hi3d.mesh import SurfaceMesh, is_closed
 from hi3d.surface.ray_casting import RayCaster
 from hi3d.texture import atlas
 from hi3d.texture.atlas import sample_texture, unwrap

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hi3d.assets.objects import RenderObject, srgb_from_linear
+from hi3d.assets.parts import RenderObject
+from hi3d.color import srgb_from_linear
 from hi3d.errors import InputError
 from hi3d.rendering.batches import batches
 from hi3d.rendering.blender.open_exr import read_exr
@@ -59,10 +60,6 @@ class BlenderSettings:
     """Of the pixel filter, in pixels. BOX of width 1 is the mean over the pixel."""
     diffuse_bounces: int = 1
     """Diffuse reflections along a path: 0 shows direct light only."""
-    glossy_bounces: int = 1
-    """Has no effect on the diffuse materials here."""
-    transmission_bounces: int = 3
-    """Has no effect on the diffuse materials here."""
     transparent_bounces: int = 32
     """See-through surfaces along a path."""
     environment: float = 1.0

@@ -61,10 +61,8 @@ class Session:
         cycles.use_adaptive_sampling = False
         cycles.seed = 0
         cycles.diffuse_bounces = job["diffuse_bounces"]
-        cycles.glossy_bounces = job["glossy_bounces"]
-        cycles.transmission_bounces = job["transmission_bounces"]
         cycles.transparent_max_bounces = job["transparent_bounces"]
-        cycles.max_bounces = max(job["diffuse_bounces"], job["glossy_bounces"])
+        cycles.max_bounces = max(job["diffuse_bounces"], 1)
         layer.use_pass_z = layer.use_pass_normal = False
         cycles.samples, cycles.use_denoising = job["samples"], job["denoise"]
         cycles.pixel_filter_type, cycles.filter_width = job["filter"], job["filter_width"]

@@ -1,19 +1,16 @@
 """The OpenGL backend: moderngl on a standalone EGL context, in hardware or with llvmpipe."""
 
-import ctypes
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
-from hi3d.assets.objects import RenderObject
+from hi3d.assets.parts import RenderObject
 from hi3d.errors import InputError
 from hi3d.rendering.batches import Batch, batches
-from hi3d.rendering.opengl.egl_devices import chosen_device
+from hi3d.rendering.opengl.context import compiled_program, current, opengl_error
+from hi3d.rendering.opengl.projection import hidden_side, projection, visible_region
 from hi3d.rendering.opengl.shaders import (
     OPAQUE_ALPHA,
     TRIANGLE_VERTEX_SHADER,
@@ -25,54 +22,9 @@ from hi3d.rendering.shading import MIN_ALPHA, Drawing, Shading, empty_drawing
 SRGB8_ALPHA8 = 0x8C43  # GL_SRGB8_ALPHA8: texels are decoded to linear light before filtering
 MSAA_SAMPLES = 4  # more is not to be had from llvmpipe
 NO_MAX_ALPHA = 2.0
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-MAX_STRAY_SHARE = 2e-5  # of the surface's pixels: 6 of a typical 300,000
 
 Owned = Callable[[Any], Any]
 """Registers a GL resource for release and returns it."""
-
-
-class _Context(threading.local):
-    """One GL context per thread, remade after a fork, where the parent's is not usable."""
-
-    process_id = -1
-    gl: Any = None
-    programs: dict[tuple, Any]
-    error: str | None = None
-
-
-_context = _Context()
-
-
-def opengl_error() -> str | None:
-    """Why OpenGL cannot be used here, in one line; None where it can."""
-    if _context.process_id != os.getpid():
-        _context.process_id, _context.error, _context.programs = os.getpid(), None, {}
-        try:
-            import moderngl
-
-            if multiprocessing.parent_process() is not None:
-                # One of several workers: a thread of its own per core would only add overhead.
-                os.environ.setdefault("LP_NUM_THREADS", "0")
-                keep_freed_memory()
-            settings: dict[str, Any] = {"standalone": True, "backend": "egl", "require": 400}
-            settings["device_index"] = chosen_device()
-            _context.gl = moderngl.create_context(**settings)
-        except Exception as error:
-            _context.error = next(iter(str(error).splitlines()), type(error).__name__)
-    return _context.error
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep memory that it frees, for the next image. Without effect beyond glibc.
-
-    Images and framebuffers of a few megabytes go back to the system whenever they are freed, and
-    their pages are cleared when they are needed again: a sixth of the time of a 1024 x 1024 view.
-    """
-    with suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 def draw(
@@ -103,11 +55,11 @@ def draw(
     """
     if error := opengl_error():
         raise InputError(f"no OpenGL ({error}): install libegl1 + libgl1-mesa-dri or use embreex")
-    gl = _context.gl
+    gl = current.gl
     drawing = empty_drawing(len(viewmats), width, height, normals)
     points = render_object.points.astype(np.float64)
     cameras = zip(viewmats, Ks, strict=True)
-    regions = [_region(points, viewmat, K, width, height) for viewmat, K in cameras]
+    regions = [visible_region(points, viewmat, K, width, height) for viewmat, K in cameras]
     if not any(regions):
         return drawing
     # All views share one set of framebuffers, so every region gets the size of the largest.
@@ -146,65 +98,9 @@ def draw(
             np.abs(signed_z, out=drawing.depth[view, rows, columns])
             if drawing.normals is not None:
                 drawing.normals[view, rows, columns] = surface[..., :3]
-            hidden = _hidden_side(signed_z)
+            hidden = hidden_side(signed_z)
             drawing.rgba8[view, rows, columns] = targets.draw_images(order, hidden)
     return drawing
-
-
-def _hidden_side(signed_z: np.ndarray) -> str | None:
-    """The side of all triangles that cannot be seen, "front" or "back", for GL.
-
-    Leaving it out saves a fifth of the time of closed objects, also where those are inside out. A
-    few centres on outlines fall on the far side of closed objects too.
-    """
-    num_front, num_back = np.count_nonzero(signed_z > 0), np.count_nonzero(signed_z < 0)
-    few = MAX_STRAY_SHARE * (num_front + num_back)
-    return "back" if num_back <= few else "front" if num_front <= few else None
-
-
-def _region(
-    points: np.ndarray, viewmat: np.ndarray, K: np.ndarray, width: int, height: int
-) -> tuple[int, int, int, int, float, float] | None:
-    """Where triangles between points can show: left, top, width, height, near and far plane.
-
-    None where they cannot show at all.
-
-    Args:
-        points: [N, 3] float64 in the world.
-    """
-    in_camera = points @ viewmat[:3, :3].T + viewmat[:3, 3]
-    far = float(in_camera[:, 2].max()) * 1.01
-    if far <= 0:
-        return None
-    near = max(float(in_camera[:, 2].min()) * 0.99, far * 1e-3)
-    if in_camera[:, 2].min() < near:
-        return 0, 0, width, height, near, far
-    pixels = in_camera @ K.T
-    pixels = pixels[:, :2] / pixels[:, 2:]
-    left, top = (int(x) for x in np.floor(pixels.min(axis=0)).clip(0, (width, height)))
-    right, bottom = (int(x) for x in np.ceil(pixels.max(axis=0)).clip(0, (width, height)))
-    if right <= left or bottom <= top:
-        return None
-    return left, top, right - left, bottom - top, near, far
-
-
-def projection(K: np.ndarray, width: int, height: int, near: float, far: float) -> np.ndarray:
-    """Clip coordinates from OpenCV camera coordinates, without a flip.
-
-    Pixel (x, y), y down, lands at window coordinate (x, y), so that row 0 of what GL returns is the
-    top row of the image; GL samples at +0.5 like OpenCV.
-
-    Returns:
-        [4, 4] float64.
-    """
-    matrix = np.zeros((4, 4))
-    matrix[0, :3] = 2 * K[0] / width
-    matrix[1, :3] = 2 * K[1] / height
-    matrix[0, 2] -= 1
-    matrix[1, 2] -= 1
-    matrix[2, 2:] = (far + near) / (far - near), -2 * far * near / (far - near)
-    matrix[3, 2] = 1
-    return matrix
 
 
 class _Targets:
@@ -227,7 +123,7 @@ class _Targets:
                 owned(gl.depth_renderbuffer(size)),
             )
         )
-        average = _program(
+        average = compiled_program(
             ("average", supersampling),
             TRIANGLE_VERTEX_SHADER,
             average_shader(supersampling, MSAA_SAMPLES),
@@ -302,7 +198,7 @@ class _Upload:
         kinds: list[tuple] = [(batch.alpha_mode, batch.texture is not None, 0, key_lit)]
         kinds.append((batch.alpha_mode, batch.texture is not None, surface))
         for kind in kinds:
-            program = _program(kind, *shader_sources(*kind))
+            program = compiled_program(kind, *shader_sources(*kind))
             # Attributes that a shader has no use for are skipped by their size in bytes.
             sizes = {"position": 3, "uv": 2, "linear_rgba": 4}
             used = [name for name in sizes if name in program]
@@ -356,13 +252,6 @@ class _Upload:
         if self.texture is not None:
             self.texture.use(0)
         vertex_array.render()
-
-
-def _program(kind: tuple, vertex_shader: str, fragment_shader: str) -> Any:
-    """A shader program of this thread's context, compiled at its first use and kept."""
-    if kind not in _context.programs:
-        _context.programs[kind] = _context.gl.program(vertex_shader, fragment_shader)
-    return _context.programs[kind]
 
 
 def _far_to_near(uploads: list[_Upload], viewmat: np.ndarray) -> list[_Upload]:

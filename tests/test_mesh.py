@@ -7,14 +7,14 @@ import torch
 import trimesh
 from PIL import Image
 
+from hi3d.assets.surface_mesh import load_mesh
 from hi3d.errors import InputError
-from hi3d.mesh import SurfaceMesh
-from hi3d.mesh_io import is_closed, load_mesh, save_mesh
+from hi3d.mesh import SurfaceMesh, is_closed, save_mesh
 from hi3d.texture.atlas import sample_texture
 
 
 @pytest.fixture
-def coloured() -> SurfaceMesh:
+def colored() -> SurfaceMesh:
     box = trimesh.creation.box((1, 0.6, 0.3))
     generator = torch.Generator().manual_seed(0)
     return SurfaceMesh(
@@ -25,15 +25,15 @@ def coloured() -> SurfaceMesh:
 
 
 @pytest.fixture
-def textured(coloured) -> SurfaceMesh:
+def textured(colored) -> SurfaceMesh:
     """Every face has vertices of its own, as along texture seams."""
-    corners = coloured.faces.reshape(-1)
+    corners = colored.faces.reshape(-1)
     generator = torch.Generator().manual_seed(1)
     uvs = torch.rand(len(corners), 2, generator=generator)
     texture = (torch.rand(3, 8, 16, generator=generator) * 255).round() / 255
     faces = torch.arange(len(corners)).reshape(-1, 3)
     vertex_rgb = sample_texture(texture, uvs)
-    return SurfaceMesh(coloured.vertices[corners], faces, vertex_rgb, uvs, texture)
+    return SurfaceMesh(colored.vertices[corners], faces, vertex_rgb, uvs, texture)
 
 
 def glb_json(path) -> dict:
@@ -68,12 +68,12 @@ def test_textured_round_trip(textured, tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".obj", ".ply"])
-def test_coloured_round_trip(coloured, tmp_path, suffix):
-    save_mesh(coloured, tmp_path / f"box{suffix}")
+def test_colored_round_trip(colored, tmp_path, suffix):
+    save_mesh(colored, tmp_path / f"box{suffix}")
     loaded = load_mesh(tmp_path / f"box{suffix}")
-    assert torch.equal(loaded.vertices, coloured.vertices)
-    assert torch.equal(loaded.faces, coloured.faces)
-    assert torch.allclose(loaded.vertex_rgb, coloured.vertex_rgb, atol=1e-6)
+    assert torch.equal(loaded.vertices, colored.vertices)
+    assert torch.equal(loaded.faces, colored.faces)
+    assert torch.allclose(loaded.vertex_rgb, colored.vertex_rgb, atol=1e-6)
     assert loaded.texture is None
 
 
@@ -132,8 +132,8 @@ def test_glb_vertex_colours_are_linear(tmp_path):
     rgb = torch.tensor([[0.5, 0.04, 1.0]]).repeat(3, 1)
     mesh = SurfaceMesh(torch.eye(3), torch.tensor([[0, 1, 2]]), rgb)
     save_mesh(mesh, tmp_path / "a.glb")
-    colours = glb_floats(tmp_path / "a.glb", "COLOR_0")
-    assert colours[0] == pytest.approx([0.21404, 0.003096, 1.0], abs=1e-5)
+    colors = glb_floats(tmp_path / "a.glb", "COLOR_0")
+    assert colors[0] == pytest.approx([0.21404, 0.003096, 1.0], abs=1e-5)
 
 
 def test_obj_names_its_material_and_texture(textured, tmp_path):
@@ -145,45 +145,25 @@ def test_obj_names_its_material_and_texture(textured, tmp_path):
         assert image.size == (16, 8)
 
 
-def test_a_scene_becomes_one_mesh(tmp_path):
-    scene = trimesh.Scene()
-    red = trimesh.creation.box((1, 1, 1))
-    red.visual.vertex_colors = [255, 0, 0, 255]
-    scene.add_geometry(red)
-    scene.add_geometry(trimesh.creation.box((1, 1, 1)), transform=np.diag([2.0, 2, -2, 1]))
-    scene.export(tmp_path / "two.glb")
-    mesh = load_mesh(tmp_path / "two.glb")
-    assert mesh.vertices.shape == (16, 3)
-    assert mesh.faces.max() == 15
-    assert mesh.vertices.abs().amax(dim=0).tolist() == pytest.approx([1, 1, 1])
-    is_red = (mesh.vertex_rgb - torch.tensor([1.0, 0, 0])).abs().amax(-1) < 1e-6
-    assert is_red.sum() == 8
-    assert mesh.vertices[is_red].abs().max().item() == pytest.approx(0.5)
-    assert torch.equal(mesh.vertex_rgb[~is_red], torch.full((8, 3), 0.5))
-    # The mirrored part is turned outside again: both volumes, 1 and 8, count positive.
-    whole = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
-    assert whole.volume == pytest.approx(9)
-
-
-def test_is_closed_sees_through_seams(coloured, textured):
-    assert is_closed(coloured)
+def test_is_closed_sees_through_seams(colored, textured):
+    assert is_closed(colored)
     assert is_closed(textured)
-    opened = SurfaceMesh(coloured.vertices, coloured.faces[1:], coloured.vertex_rgb)
+    opened = SurfaceMesh(colored.vertices, colored.faces[1:], colored.vertex_rgb)
     assert not is_closed(opened)
     doubled = SurfaceMesh(
-        coloured.vertices, torch.cat([coloured.faces, coloured.faces[:1]]), coloured.vertex_rgb
+        colored.vertices, torch.cat([colored.faces, colored.faces[:1]]), colored.vertex_rgb
     )
     assert not is_closed(doubled)
 
 
-def test_bad_input_is_one_line(coloured, tmp_path):
+def test_bad_input_is_one_line(colored, tmp_path):
     with pytest.raises(InputError, match="end the name in"):
-        save_mesh(coloured, tmp_path / "a.stl")
+        save_mesh(colored, tmp_path / "a.stl")
     with pytest.raises(InputError, match="no faces"):
-        save_mesh(SurfaceMesh(coloured.vertices, coloured.faces[:0], coloured.vertex_rgb), "a.glb")
-    with pytest.raises(InputError, match="no mesh file"):
+        save_mesh(SurfaceMesh(colored.vertices, colored.faces[:0], colored.vertex_rgb), "a.glb")
+    with pytest.raises(InputError, match="no object file"):
         load_mesh(tmp_path / "absent.glb")
-    with pytest.raises(InputError, match="not a mesh file"):
+    with pytest.raises(InputError, match="not an object file"):
         load_mesh(tmp_path / "a.txt")
     for suffix in ("glb", "obj", "ply"):
         (tmp_path / f"broken.{suffix}").write_bytes(b"not a mesh")

@@ -7,17 +7,11 @@ import struct
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from hi3d.assets.objects import (
-    linear_from_srgb,
-    load_object,
-    srgb_from_linear,
-    surface_mesh_to_object,
-)
+from hi3d.assets.load import load_object
+from hi3d.color import linear_from_srgb, srgb_from_linear
 from hi3d.errors import InputError
-from hi3d.mesh import SurfaceMesh
 
 POINT_CLOUD = (
     "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\n"
@@ -211,18 +205,3 @@ def test_bad_files_are_one_clear_line(tmp_path, name, content, message):
     with pytest.raises(InputError, match=message) as caught:
         load_object(tmp_path / name)
     assert "\n" not in str(caught.value)
-
-
-def test_surface_mesh_keeps_place_colours_and_texture():
-    vertices = torch.tensor([[5.0, 0, 0], [6, 0, 0], [5, 1, 0]])
-    faces, rgb = torch.tensor([[0, 1, 2]]), torch.tensor([[0.2, 0.4, 0.6]]).repeat(3, 1)
-    part = surface_mesh_to_object(SurfaceMesh(vertices, faces, rgb)).parts[0]
-    np.testing.assert_array_equal(part.vertices, vertices.numpy())
-    np.testing.assert_allclose(part.vertex_rgba[0], [0.2, 0.4, 0.6, 1])
-    texture = torch.zeros(3, 2, 4)
-    texture[:, 0, 1] = torch.tensor([1.0, 0.2, 0.0])
-    uvs = torch.tensor([[0.0, 0], [1, 0], [0, 1]])
-    part = surface_mesh_to_object(SurfaceMesh(vertices, faces, rgb, uvs, texture)).parts[0]
-    assert part.texture.shape == (2, 4, 4)
-    assert part.texture[0, 1].tolist() == [255, 51, 0, 255]
-    assert part.vertex_rgba is None

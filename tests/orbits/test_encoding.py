@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hi3d.orbits.png import encode_png
+from hi3d.orbits.encoding import encode_png
 
 SHAPES = {"L": (7, 5), "LA": (7, 5, 2), "RGB": (7, 5, 3), "RGBA": (7, 5, 4)}
 

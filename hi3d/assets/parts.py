@@ -1,0 +1,102 @@
+"""Objects as they are rendered: parts with unlit base colours."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from hi3d.color import linear_from_srgb
+
+AlphaMode = Literal["OPAQUE", "MASK", "BLEND"]
+LIGHT_GREY = np.array([0.8, 0.8, 0.8, 1.0], np.float32)  # sRGB, of parts without a material
+MAX_FACES = 20_000_000
+"""Larger objects are refused: they would take tens of gigabytes."""
+
+
+@dataclass(frozen=True)
+class ObjectPart:
+    """Triangles of one material.
+
+    The base colour at a point is `base_color_factor * vertex_rgba * texture`, multiplied in linear
+    light (glTF 2.0, Section 3.9.2); every factor is stored in sRGB.
+    """
+
+    vertices: np.ndarray  # [V, 3] float32
+    """World positions, z up."""
+    faces: np.ndarray  # [F, 3] int64
+    """Vertex indices, counter-clockwise seen from outside."""
+    base_color_factor: np.ndarray  # [4] float32
+    """RGBA in [0, 1]; RGB in sRGB, alpha linear."""
+    uvs: np.ndarray | None = None  # [V, 2] float32
+    """Texture coordinates, v up; beyond [0, 1] the texture repeats."""
+    texture: np.ndarray | None = None  # [H, W, 4] uint8
+    """RGBA with RGB in sRGB, row 0 at the top (v = 1). Parts may share one array."""
+    vertex_rgba: np.ndarray | None = None  # [V, 4] float32
+    """Vertex colours in [0, 1]; RGB in sRGB, alpha linear."""
+    alpha_mode: AlphaMode = "OPAQUE"
+    """OPAQUE ignores alpha, MASK cuts at `alpha_cutoff`, BLEND mixes with what lies behind."""
+    alpha_cutoff: float = 0.5
+    """With MASK, points with a smaller alpha do not exist."""
+
+    def __post_init__(self) -> None:
+        num_vertices = len(self.vertices)
+        if self.vertices.shape != (num_vertices, 3):
+            raise ValueError(f"vertices must be [V, 3], got {self.vertices.shape}")
+        if self.faces.ndim != 2 or self.faces.shape[1] != 3:
+            raise ValueError(f"faces must be [F, 3], got {self.faces.shape}")
+        if self.base_color_factor.shape != (4,):
+            raise ValueError(f"base_color_factor must be [4], got {self.base_color_factor.shape}")
+        if (self.uvs is None) != (self.texture is None):
+            raise ValueError("uvs and texture go together: give both or neither")
+        if self.uvs is not None and self.uvs.shape != (num_vertices, 2):
+            raise ValueError(f"uvs must be [V, 2], got {self.uvs.shape}")
+        if self.texture is not None and (
+            self.texture.dtype != np.uint8 or self.texture.ndim != 3 or self.texture.shape[2] != 4
+        ):
+            raise ValueError(f"texture must be [H, W, 4] uint8, got {self.texture.shape}")
+        if self.vertex_rgba is not None and self.vertex_rgba.shape != (num_vertices, 4):
+            raise ValueError(f"vertex_rgba must be [V, 4], got {self.vertex_rgba.shape}")
+
+    @property
+    def linear_vertex_rgba(self) -> np.ndarray:
+        """`base_color_factor * vertex_rgba` in linear light. [V, 4] float32"""
+        factor = linear_from_srgb(self.base_color_factor)
+        if self.vertex_rgba is None:
+            return np.broadcast_to(factor, (len(self.vertices), 4))
+        return factor * linear_from_srgb(self.vertex_rgba)
+
+
+@dataclass(frozen=True)
+class RenderObject:
+    """What the renderers draw: one or more parts in one coordinate system."""
+
+    parts: tuple[ObjectPart, ...]
+    """At least one."""
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("an object needs at least one part")
+
+    @property
+    def points(self) -> np.ndarray:
+        """The vertices that triangles use. [N, 3]"""
+        return np.concatenate([part.vertices[np.unique(part.faces)] for part in self.parts])
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """Smallest and largest corner of the box around the used vertices. [2, 3]"""
+        points = self.points
+        return np.stack([points.min(axis=0), points.max(axis=0)])
+
+    def normalised(self) -> "RenderObject":
+        """The same object with its bounding box centred at the origin and longest side 1."""
+        low, high = self.bounds.astype(np.float64)
+        centre, longest_side = (low + high) / 2, (high - low).max()
+        if longest_side <= 0:
+            raise ValueError("an object without extent cannot be normalised")
+        return RenderObject(
+            tuple(
+                replace(part, vertices=((part.vertices - centre) / longest_side).astype(np.float32))
+                for part in self.parts
+            )
+        )
