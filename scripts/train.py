@@ -13,10 +13,11 @@ def main() -> None:
     arguments = parse_arguments(parser)
     if arguments.config is None:
         raise InputError("no config given: add --config configs/nano/stage1.yaml")
-    from hi3d.training.experiment import load_experiment
+    from hi3d.nano.tasks import ALL_TASKS
+    from hi3d.training.tasks import load_experiment
     from hi3d.training.trainer import train
 
-    train(load_experiment(arguments.config, arguments.overrides))
+    train(load_experiment(arguments.config, arguments.overrides, ALL_TASKS), ALL_TASKS)
 
 
 if __name__ == "__main__":

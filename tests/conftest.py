@@ -146,13 +146,13 @@ def tiny_models(tmp_path_factory) -> Path:
     from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    from hi3d.diffusion.conditioning import ElevationEstimator
+    from hi3d.diffusion.elevation import ElevationEstimator
     from hi3d.diffusion.unet import UNetConfig, build_unet, stage1_in_channels, stage2_in_channels
     from hi3d.diffusion.weights import write_model_index
+    from hi3d.nano.experiment import DepthConfig
     from hi3d.nano.orbit_predictor import OrbitPredictor
     from hi3d.nano.train_networks import build_depth_estimator
-    from hi3d.training.experiment import DepthConfig
-    from hi3d.training.stage1 import build_scheduler
+    from hi3d.training.diffusion_module import build_scheduler
 
     unet_config = UNetConfig([32, 32], 1, [1, 1], 16, 32)
     torch.manual_seed(0)
@@ -194,13 +194,12 @@ def tiny_models(tmp_path_factory) -> Path:
     svd_config = {**stage1["unet"].config, "projection_class_embeddings_input_dim": 3 * 32}
     svd = {**shared, "unet": UNetSpatioTemporalConditionModel.from_config(svd_config)}
     for name, parts, pipeline in (
-        ("stage1", stage1, "OrbitPipeline"),
-        ("stage2", stage2, "RefinerPipeline"),
-        ("svd", svd, "StableVideoDiffusionPipeline"),
+        # The small model's, so that the views of random weights show the photo's object.
+        ("stage1", stage1, ("hi3d.nano.pipelines", "NanoOrbitPipeline")),
+        ("stage2", stage2, ("hi3d.nano.pipelines", "NanoRefinerPipeline")),
+        ("svd", svd, ("diffusers", "StableVideoDiffusionPipeline")),
     ):
         for part_name, part in parts.items():
             part.save_pretrained(folder / name / part_name)
-        # Residual, so that the views of random weights show the photo's object and background.
-        settings = {"resolution": TINY, "residual": name != "svd"}
-        write_model_index(folder / name, pipeline, parts, settings)
+        write_model_index(folder / name, parts, pipeline, resolution=TINY)
     return folder

@@ -4,19 +4,29 @@ Images are [0, 1] outside; [-1, 1] only behind the VAE and depth boundaries in t
 """
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
-from torch import Tensor, nn
+from diffusers import AutoencoderKLTemporalDecoder
+from torch import Tensor
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
-from hi3d.nano.patch_autoencoder import PatchAutoencoder
 
-VAE: TypeAlias = AutoencoderKL | AutoencoderKLTemporalDecoder | PatchAutoencoder
-"""SVD's image decoder, its temporal decoder, or the small model's."""
+@runtime_checkable
+class VAE(Protocol):
+    """An autoencoder with diffusers' interface, such as SVD's image or temporal decoder."""
+
+    config: Any
+    """`latent_channels` and `scaling_factor`."""
+    dtype: torch.dtype
+
+    def encode(self, x: Tensor) -> Any:
+        """`latent_dist` of images [N, 3, H, W] in [-1, 1]."""
+
+    def decode(self, z: Tensor, **kwargs: Any) -> Any:
+        """`sample` [N, 3, H, W] of latents [N, C, h, w]."""
+
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -87,26 +97,6 @@ def augment_with_noise(
     """
     noise = torch.randn(frames.shape, generator=generator).to(frames)
     return frames + noise_aug_strength.to(frames)[:, None, None, None, None] * noise / 2
-
-
-def repeat_around(reference: Tensor, num_frames: int) -> Tensor:
-    """The reference image as a guess of the orbit: as it is in front, mirrored behind.
-
-    From opposite sides an object has the same outline, mirrored (exactly so for parallel rays at
-    the horizon), so the mirrored image is nearer to the views from 90 degrees on.
-
-    Args:
-        reference: [B, 3, H, W].
-        num_frames: T, spread evenly over 360 degrees.
-
-    Returns:
-        [B, T, 3, H, W].
-    """
-    frame = torch.arange(num_frames, device=reference.device)
-    behind = (4 * frame >= num_frames) & (4 * frame <= 3 * num_frames)
-    return torch.where(
-        behind[None, :, None, None, None], reference.flip(-1)[:, None], reference[:, None]
-    )
 
 
 def scaled_latents(vae: VAE, frames: Tensor) -> Tensor:
@@ -212,39 +202,3 @@ def resize_depth(depth: Tensor, size: Sequence[int]) -> Tensor:
     """
     resized = F.interpolate(depth.flatten(0, 1), tuple(size), mode="bilinear", antialias=True)
     return resized.unflatten(0, depth.shape[:2])
-
-
-class ElevationEstimator(ModelMixin, ConfigMixin):
-    """Elevation of the camera that took the reference image: a small convolutional network.
-
-    The paper takes the elevation as given; a photo does not say it.
-    """
-
-    @register_to_config
-    def __init__(self, channels: tuple[int, ...] = (32, 64, 96, 128), image_size: int = 64):
-        """Args:
-        channels: of the layers, each of which halves the resolution; divisible by 8.
-        image_size: side that images are resized to.
-        """
-        super().__init__()
-        layers: list[nn.Module] = []
-        for before, after in zip((3, *channels[:-1]), channels, strict=True):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after)]
-            layers += [nn.SiLU(), nn.Conv2d(after, after, 3, padding=1), nn.SiLU()]
-        self.features = nn.Sequential(*layers)
-        side = image_size // 2 ** len(channels)
-        self.head = nn.Linear(channels[-1] * side * side, 1)
-
-    def forward(self, rgb: Tensor) -> Tensor:
-        """Estimate the elevation.
-
-        Args:
-            rgb: [B, 3, H, W] in [0, 1], over white.
-
-        Returns:
-            [B] degrees.
-        """
-        size = (self.config.image_size, self.config.image_size)
-        pixels = F.interpolate(rgb, size, mode="bilinear", antialias=True).to(self.dtype) * 2 - 1
-        # The paper draws elevations from U[-10, 40] degrees: mean 15, standard deviation 14.4.
-        return self.head(self.features(pixels).flatten(1))[:, 0] * 15 + 15

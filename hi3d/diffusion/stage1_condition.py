@@ -9,11 +9,9 @@ from hi3d.diffusion.conditioning import (
     augment_with_noise,
     encode_condition,
     encode_image,
-    repeat_around,
     vector_condition,
 )
 from hi3d.diffusion.sampling import OrbitCondition
-from hi3d.nano.orbit_predictor import OrbitPredictor, predict_orbit
 
 
 def stage1_condition(
@@ -23,8 +21,7 @@ def stage1_condition(
     elevation_deg: Tensor,  # [B]
     noise_aug_strength: Tensor,  # [B]
     num_frames: int,
-    residual: bool = False,
-    orbit_predictor: OrbitPredictor | None = None,
+    base: Tensor | None = None,  # [B, T, 3, H, W]
     generator: torch.Generator | None = None,
 ) -> OrbitCondition:
     """Image latents, image embedding and vector condition (paper, Section 4.2).
@@ -36,23 +33,14 @@ def stage1_condition(
         elevation_deg: [B].
         noise_aug_strength: [B], see `augment_with_noise`.
         num_frames: T.
-        residual: the difference to a video is diffused, and that video's latents are the condition:
-            the prediction of `orbit_predictor`, or else the reference image, mirrored behind the
-            object.
-        orbit_predictor: with `residual` only.
+        base: [B, T, 3, H, W] in [0, 1], see `OrbitCondition.base`; its latents then take the place
+            of the reference image's.
         generator: CPU generator of the noise augmentation.
 
     Returns:
-        The condition, with `base` if `residual`.
+        The condition of B orbits.
     """
-    video, base = reference[:, None], None
-    if residual:
-        base = (
-            repeat_around(reference, num_frames)
-            if orbit_predictor is None
-            else predict_orbit(vae, orbit_predictor, reference, elevation_deg)
-        )
-        video = base
+    video = reference[:, None] if base is None else base
     latents = encode_condition(vae, augment_with_noise(video, noise_aug_strength, generator))
     return OrbitCondition(
         latents.expand(-1, num_frames, -1, -1, -1),

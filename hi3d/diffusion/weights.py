@@ -1,49 +1,37 @@
 """Reading and writing model folders (diffusers layout), with one-line errors."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
-from diffusers import (
-    AutoencoderKL,
-    AutoencoderKLTemporalDecoder,
-    EulerDiscreteScheduler,
-    UNetSpatioTemporalConditionModel,
-)
+from diffusers import DiffusionPipeline, UNetSpatioTemporalConditionModel
 from safetensors import SafetensorError
 from torch import nn
-from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
+from transformers import DPTForDepthEstimation
 
-from hi3d.diffusion.conditioning import ElevationEstimator
 from hi3d.diffusion.unet import NUM_TIME_IDS, from_svd
 from hi3d.errors import InputError
 from hi3d.files import write_json
-from hi3d.nano.orbit_predictor import OrbitPredictor
-from hi3d.nano.patch_autoencoder import PatchAutoencoder
 
-VAE_CLASSES = (AutoencoderKLTemporalDecoder, AutoencoderKL, PatchAutoencoder)
-NETWORKS: dict[str, Any] = {
-    "unet": UNetSpatioTemporalConditionModel,
-    "vae": VAE_CLASSES,
-    "image_encoder": CLIPVisionModelWithProjection,
-    "elevation_estimator": ElevationEstimator,
-    "depth_estimator": DPTForDepthEstimation,
-    "orbit_predictor": OrbitPredictor,
-    "scheduler": EulerDiscreteScheduler,
-}
-"""The class of each part of a model folder; of several, the one that its config names."""
+DEPTH_ESTIMATOR = "depth_estimator"
+"""The part that is also published alone, as a folder or repository without `model_index.json`."""
+LIBRARIES = ("diffusers", "transformers", "hi3d")
+"""Whose classes a model folder may name: an index is data, and must not import anything else."""
 
 
 def load_network(folder: str, name: str, dtype: torch.dtype = torch.float32) -> Any:
-    """Load one part of a model folder.
+    """Load one part of a model folder, of the class that the folder's `model_index.json` names.
 
     Args:
         folder: local folder, or a repository of the Hugging Face hub (`organisation/name`). A
             depth model may also be the folder or the repository itself.
-        name: sub-folder, a key of `NETWORKS`.
+        name: of the part, such as `unet`, `vae`, `image_encoder`, `depth_estimator`.
         dtype: of the weights.
 
     Returns:
@@ -52,39 +40,63 @@ def load_network(folder: str, name: str, dtype: torch.dtype = torch.float32) -> 
     Raises:
         InputError: missing, truncated or of another shape.
     """
+    check_folder(folder)
     path = Path(folder)
-    # A path whose parent is here is no repository: asking the hub for it would take half a minute.
+    if name == DEPTH_ESTIMATOR and not (path / name).is_dir():
+        with one_line_errors(folder, name):
+            return DPTForDepthEstimation.from_pretrained(folder, dtype=dtype).eval()
+    index = read_model_index(folder)
+    if name not in index or (path.is_dir() and not (path / name).is_dir()):
+        raise InputError(f"model folder {folder} has no {name}/: it is incomplete, get it again")
+    network_class = named_class(folder, *index[name])
+    with one_line_errors(folder, name):
+        network = network_class.from_pretrained(folder, subfolder=name, dtype=dtype)
+    return network.eval() if isinstance(network, nn.Module) else network
+
+
+def check_folder(folder: str) -> None:
+    """Refuse a folder that is not there; keep the libraries' progress bars off the console.
+
+    A path whose parent is here is no repository: asking the hub for it would take half a minute.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    path = Path(folder)
     is_path = path.is_absolute() or str(folder).count("/") != 1 or path.parent.is_dir()
     if not path.is_dir() and is_path:
         raise InputError(f"no model folder at {folder}: check the path, or train it first")
-    transformers.utils.logging.disable_progress_bar()  # the scripts show one of their own
-    is_local = path.is_dir()
-    # Depth models are published alone: the repository, or the folder, is the network.
-    alone = name == "depth_estimator" and not (is_local and (path / name).is_dir())
-    if is_local and not alone and not (path / name).is_dir():
-        raise InputError(f"model folder {folder} has no {name}/: it is incomplete, get it again")
-    options = {} if name == "scheduler" else {"torch_dtype": dtype}
+    transformers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.disable_progress_bar()
+
+
+def named_class(folder: str | Path, module: str, class_name: str) -> Any:
+    """A class that a model folder names.
+
+    Raises:
+        InputError: it is of another library, or there is none of that name.
+    """
+    if module.split(".")[0] not in LIBRARIES:
+        known = ", ".join(LIBRARIES)
+        raise InputError(f"{folder} names {module}.{class_name}: classes of {known} are taken")
     try:
-        network_class = NETWORKS[name]
-        if isinstance(network_class, tuple):
-            named = network_class[0].load_config(folder, subfolder=name)["_class_name"]
-            network_class = next(c for c in network_class if c.__name__ == named)
-        if issubclass(network_class, DPTForDepthEstimation | CLIPVisionModelWithProjection):
-            options = {"dtype": dtype}
-        network = network_class.from_pretrained(folder, subfolder="" if alone else name, **options)
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        SafetensorError,
-        LookupError,
-        StopIteration,
-    ) as error:
+        return getattr(import_module(module), class_name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"{folder} names {module}.{class_name}, which is not there: export the folder again"
+        ) from error
+
+
+@contextmanager
+def one_line_errors(folder: str | Path, name: str) -> Iterator[None]:
+    """What diffusers and transformers raise for a missing or damaged part, as an `InputError`."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError, LookupError, TypeError) as error:
         cause = " ".join(str(error).split())[:200]
         raise InputError(
             f"cannot load {name} from {folder}: missing or damaged, get it again ({cause})"
         ) from error
-    return network.eval() if isinstance(network, nn.Module) else network
 
 
 def load_networks(base: str | None, **folders: str | None) -> dict[str, Any]:
@@ -122,19 +134,22 @@ def load_unet(folder: str, in_channels: int) -> UNetSpatioTemporalConditionModel
 
 
 def write_model_index(
-    folder: str | Path, pipeline_class: str, parts: dict[str, Any], settings: dict[str, Any]
+    folder: str | Path,
+    parts: dict[str, Any],
+    pipeline: tuple[str, str] = ("diffusers", "DiffusionPipeline"),
+    **settings: Any,
 ) -> None:
-    """Write `model_index.json`, by which a pipeline's `from_pretrained` knows its parts.
+    """Write `model_index.json`, by which `from_pretrained` knows the classes of the parts.
 
     Args:
         folder: the model folder.
-        pipeline_class: name of the pipeline.
         parts: name -> instance, each saved in its own sub-folder.
-        settings: further arguments of the pipeline: `resolution` (image side that the UNet was
-            trained at) and `residual` (see `hi3d.diffusion.sampling.OrbitCondition.base`).
+        pipeline: module and class of the pipeline that takes them.
+        settings: further arguments of the pipeline, such as `resolution`.
     """
     index: dict[str, Any] = {
-        "_class_name": pipeline_class,
+        "_class_name": pipeline[1],
+        "_module": pipeline[0],
         "_diffusers_version": diffusers.__version__,
     }
     for name, part in parts.items():
@@ -145,13 +160,16 @@ def write_model_index(
 
 
 def read_model_index(folder: str | Path) -> dict[str, Any]:
-    """Contents of `model_index.json`.
+    """Contents of `model_index.json`, of a local folder or a repository of the hub.
 
     Raises:
         InputError: it is missing or damaged.
     """
     try:
-        index = json.loads((Path(folder) / "model_index.json").read_text())
+        if Path(folder).is_dir():
+            index = json.loads((Path(folder) / "model_index.json").read_text())
+        else:
+            index = DiffusionPipeline.load_config(folder)
         return {"_class_name": index["_class_name"], **index}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Orbits of other objects made from an orbit: of its mirror image, of its colours exchanged."""
+"""Orbits of other objects made from an orbit: of its mirror image, of its colors exchanged."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,14 @@ from hi3d.training.module import Batch
 
 
 def augment_orbits(
-    batch: Batch, mirror_probability: float, permute_colours_probability: float
+    batch: Batch, mirror_probability: float, permute_colors_probability: float
 ) -> Batch:
     """Mirror some orbits and exchange the colours of some, drawn for each by torch's generator.
 
     Args:
         batch: `rgb` [B, V, 3, H, W], V views evenly around, and what goes with them.
         mirror_probability: share of orbits that are mirrored.
-        permute_colours_probability: share of orbits whose channels are put in a random order.
+        permute_colors_probability: share of orbits whose channels are put in a random order.
 
     Returns:
         A new batch with new `rgb`, `alpha` and `depth`; `elevation_deg` stays true.
@@ -25,7 +25,7 @@ def augment_orbits(
         if torch.rand(()) < mirror_probability:
             for value in views.values():
                 value[i] = mirror_orbit(value[i])
-        if torch.rand(()) < permute_colours_probability:
+        if torch.rand(()) < permute_colors_probability:
             views["rgb"][i] = views["rgb"][i][:, torch.randperm(3)]
     return {**batch, **views}
 

@@ -5,7 +5,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from hi3d.diffusion.conditioning import VAE, decode_orbit, repeat_around, scaled_latents
+from hi3d.cameras import NUM_ORBIT_VIEWS
+from hi3d.diffusion.conditioning import VAE, decode_orbit, scaled_latents
 
 
 class OrbitPredictor(ModelMixin, ConfigMixin):
@@ -70,7 +71,7 @@ class OrbitPredictor(ModelMixin, ConfigMixin):
 
         Returns:
             Scaled latents [B, T / 2, C, h, w] to be added to those of frames 1 to T / 2 of
-            `hi3d.diffusion.conditioning.repeat_around`.
+            `repeat_around`.
         """
         # Elevations are drawn from U[-10, 40] degrees: mean 15, standard deviation 14.4.
         elevation = ((elevation_deg.to(latents) - 15) / 15)[:, None]
@@ -82,6 +83,26 @@ class OrbitPredictor(ModelMixin, ConfigMixin):
         # A view that looks like the reference must be left alone to the last grey level.
         weights = weights * self.gate(x).sigmoid()[..., None]
         return self.patterns(weights).unflatten(2, latents.shape[1:])
+
+
+def repeat_around(reference: Tensor, num_frames: int) -> Tensor:
+    """The reference image as a guess of the orbit: as it is in front, mirrored behind.
+
+    From opposite sides an object has the same outline, mirrored (exactly so for parallel rays at
+    the horizon), so the mirrored image is nearer to the views from 90 degrees on.
+
+    Args:
+        reference: [B, 3, H, W].
+        num_frames: T, spread evenly over 360 degrees.
+
+    Returns:
+        [B, T, 3, H, W].
+    """
+    frame = torch.arange(num_frames, device=reference.device)
+    behind = (4 * frame >= num_frames) & (4 * frame <= 3 * num_frames)
+    return torch.where(
+        behind[None, :, None, None, None], reference.flip(-1)[:, None], reference[:, None]
+    )
 
 
 def predict_orbit(
@@ -110,3 +131,22 @@ def predict_orbit(
     left = near_half(reference.flip(-1)).flip(1, -1)
     back = (right[:, -1:] + left[:, :1]) / 2  # predicted from both sides
     return torch.cat([reference[:, None], right[:, :-1], back, left[:, 1:]], dim=1)
+
+
+def base_video(
+    vae: VAE, predictor: OrbitPredictor | None, reference: Tensor, elevation_deg: Tensor
+) -> Tensor:
+    """The predicted orbit, or else the reference image, mirrored behind the object.
+
+    Args:
+        vae: encoder and decoder of the predictor's latents.
+        predictor: None where the model has none.
+        reference: [B, 3, H, W] in [0, 1].
+        elevation_deg: [B].
+
+    Returns:
+        [B, T, 3, H, W] in [0, 1].
+    """
+    if predictor is None:
+        return repeat_around(reference, NUM_ORBIT_VIEWS)
+    return predict_orbit(vae, predictor, reference, elevation_deg)

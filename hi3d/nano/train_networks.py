@@ -16,11 +16,10 @@ from transformers import (
     DPTForDepthEstimation,
 )
 
-from hi3d.diffusion.conditioning import ElevationEstimator, encode_image
-from hi3d.nano.patch_autoencoder import PatchAutoencoder, patch_second_moment
-from hi3d.orbits.decoding import unpack_orbits
-from hi3d.progress import console, track
-from hi3d.training.experiment import (
+from hi3d.diffusion.conditioning import encode_image
+from hi3d.diffusion.elevation import ElevationEstimator
+from hi3d.diffusion.weights import write_model_index
+from hi3d.nano.experiment import (
     DepthConfig,
     DepthExperiment,
     ElevationExperiment,
@@ -28,6 +27,9 @@ from hi3d.training.experiment import (
     ImageEncoderExperiment,
     VAEExperiment,
 )
+from hi3d.nano.patch_autoencoder import PatchAutoencoder, patch_second_moment
+from hi3d.orbits.decoding import unpack_orbits
+from hi3d.progress import console, track
 from hi3d.training.losses import loss_contrastive, loss_gradient, loss_l1
 from hi3d.training.module import Batch, TrainingModule
 
@@ -124,6 +126,7 @@ class VAEModule(TrainingModule):
     def export(self, folder: Path) -> None:
         """Write `vae/`."""
         self.network.save_pretrained(folder / "vae")
+        write_model_index(folder, {"vae": self.network})
 
 
 def build_image_encoder(config: ImageEncoderConfig) -> CLIPVisionModelWithProjection:
@@ -175,6 +178,7 @@ class ImageEncoderModule(TrainingModule):
     def export(self, folder: Path) -> None:
         """Write `image_encoder/`."""
         self.network.save_pretrained(folder / "image_encoder")
+        write_model_index(folder, {"image_encoder": self.network})
 
 
 class ElevationModule(TrainingModule):
@@ -212,6 +216,7 @@ class ElevationModule(TrainingModule):
     def export(self, folder: Path) -> None:
         """Write `elevation_estimator/`."""
         self.network.save_pretrained(folder / "elevation_estimator")
+        write_model_index(folder, {"elevation_estimator": self.network})
 
 
 def build_depth_estimator(config: DepthConfig) -> DPTForDepthEstimation:
@@ -294,3 +299,4 @@ class DepthModule(TrainingModule):
     def export(self, folder: Path) -> None:
         """Write `depth_estimator/`."""
         self.network.save_pretrained(folder / "depth_estimator")
+        write_model_index(folder, {"depth_estimator": self.network})

@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hi3d.diffusion.conditioning import repeat_around, scaled_latents
-from hi3d.diffusion.weights import load_network
+from hi3d.diffusion.conditioning import scaled_latents
+from hi3d.diffusion.weights import load_network, write_model_index
 from hi3d.nano.augmentation import augment_orbits
-from hi3d.nano.orbit_predictor import OrbitPredictor, predict_orbit
+from hi3d.nano.experiment import OrbitPredictorExperiment
+from hi3d.nano.orbit_predictor import OrbitPredictor, predict_orbit, repeat_around
 from hi3d.orbits.decoding import unpack_orbits
 from hi3d.progress import track
-from hi3d.training.experiment import OrbitPredictorExperiment
 from hi3d.training.losses import loss_decibel
 from hi3d.training.module import Batch, TrainingModule
 
@@ -87,7 +87,7 @@ class OrbitPredictorModule(TrainingModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step, several views of each orbit as the reference."""
         config = self.experiment.orbit_predictor
-        batch = augment_orbits(batch, config.mirror_probability, config.permute_colours_probability)
+        batch = augment_orbits(batch, config.mirror_probability, config.permute_colors_probability)
         rgb = batch["rgb"]
         starts = torch.randperm(rgb.shape[1])[: config.starts_per_orbit].tolist()
         orbits = torch.cat([rgb.roll(-start, 1) for start in starts])
@@ -121,3 +121,4 @@ class OrbitPredictorModule(TrainingModule):
     def export(self, folder: Path) -> None:
         """Write `orbit_predictor/`."""
         self.network.save_pretrained(folder / "orbit_predictor")
+        write_model_index(folder, {"orbit_predictor": self.network})

@@ -1,15 +1,60 @@
 """Pipelines from model folders, with one-line errors for folders that are missing or damaged."""
 
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
 
-from hi3d.diffusion.weights import NETWORKS, load_network, read_model_index
+from hi3d.diffusion.weights import check_folder, named_class, one_line_errors, read_model_index
 from hi3d.errors import InputError
-from hi3d.files import shipped
+from hi3d.files import shipped, write_json
 
-P = TypeVar("P", bound=DiffusionPipeline)
+P = TypeVar("P", bound="StagePipeline")
+
+
+class StagePipeline(DiffusionPipeline):
+    """A pipeline whose folder names its class, so that a stage's folder may hold a subclass."""
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> Self:
+        """Load the pipeline that a folder holds: this class or one derived from it.
+
+        Args:
+            folder: local folder or repository of the hub.
+            options: of diffusers' `from_pretrained`, such as `dtype`.
+
+        Raises:
+            InputError: the folder or a part is missing, damaged, or of another pipeline.
+        """
+        check_folder(str(folder))
+        index = read_model_index(folder)
+        held = named_class(folder, index.get("_module", "diffusers"), index["_class_name"])
+        if not issubclass(held, cls):
+            raise InputError(
+                f"{folder} holds a {held.__name__}, not a {cls.__name__}: give the other stage's"
+            )
+        parts = [name for name, value in index.items() if _is_part(value)]
+        missing = [name for name in parts if not (Path(folder) / name).is_dir()]
+        if Path(folder).is_dir() and missing:
+            raise InputError(
+                f"model folder {folder} has no {missing[0]}/: it is incomplete, get it again"
+            )
+        for name in parts:  # diffusers takes classes of other libraries once they are imported
+            named_class(folder, *index[name])
+        with one_line_errors(folder, held.__name__):
+            return super(StagePipeline, held).from_pretrained(folder, **options)
+
+    def save_config(self, folder: str | Path, **options: Any) -> None:
+        """Write `model_index.json`, with the module of this class."""
+        super().save_config(folder, **options)
+        path = Path(folder) / self.config_name
+        index = read_model_index(folder)
+        write_json(path, {**index, "_module": type(self).__module__})
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and value[0] is not None
 
 
 def load_pipeline(pipeline_class: type[P], path: str) -> P:
@@ -20,22 +65,9 @@ def load_pipeline(pipeline_class: type[P], path: str) -> P:
         path: model folder, also one that the project ships.
 
     Raises:
-        InputError: the folder or a part is missing, damaged, or of another pipeline.
+        InputError: as `StagePipeline.from_pretrained`.
     """
-    folder = shipped(path)
     cuda = torch.cuda.is_available()
-    index = read_model_index(folder)
-    made_for = index["_class_name"]
-    if made_for != pipeline_class.__name__:
-        raise InputError(
-            f"{folder} holds a {made_for}, not a {pipeline_class.__name__}: give the other stage's"
-        )
     dtype = torch.float16 if cuda else torch.float32
-    names = [name for name in NETWORKS if index.get(name, [None])[0] is not None]
-    parts = {name: load_network(str(folder), name, dtype) for name in names}
-    parts |= {name: index[name] for name in ("resolution", "residual") if name in index}
-    try:
-        pipeline = pipeline_class(**parts)
-    except TypeError as error:
-        raise InputError(f"{folder} lacks a part ({error}): get the folder again") from error
+    pipeline = pipeline_class.from_pretrained(shipped(path), dtype=dtype)
     return pipeline.to("cuda" if cuda else "cpu")

@@ -4,22 +4,19 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from diffusers import (
-    DiffusionPipeline,
-    EulerDiscreteScheduler,
-    UNetSpatioTemporalConditionModel,
-)
+from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 from hi3d.cameras import NUM_ORBIT_VIEWS, orbit_cameras
-from hi3d.diffusion.conditioning import VAE, ElevationEstimator, decode_orbit
+from hi3d.diffusion.conditioning import VAE, decode_orbit
+from hi3d.diffusion.elevation import ElevationEstimator
 from hi3d.diffusion.guidance import guidance_scales
 from hi3d.diffusion.sampling import sample_orbit_latents
 from hi3d.diffusion.stage1_condition import stage1_condition
 from hi3d.errors import InputError
-from hi3d.nano.orbit_predictor import OrbitPredictor
 from hi3d.photo.matting import key_white_views
+from hi3d.pipelines.loading import StagePipeline
 from hi3d.pipelines.sampler import SamplerConfig, sampling_progress, sampling_sigmas
 from hi3d.views import ReferenceImage, Views
 
@@ -34,10 +31,10 @@ class OrbitOutput:
     """Given or estimated."""
 
 
-class OrbitPipeline(DiffusionPipeline):
+class OrbitPipeline(StagePipeline):
     """Generates an orbit of 16 views from a reference image and its elevation."""
 
-    _optional_components = ["elevation_estimator", "orbit_predictor"]  # noqa: RUF012 - read by diffusers
+    _optional_components = ["elevation_estimator"]  # noqa: RUF012 - read by diffusers
     model_cpu_offload_seq = "image_encoder->unet->vae"
 
     def __init__(
@@ -47,9 +44,7 @@ class OrbitPipeline(DiffusionPipeline):
         unet: UNetSpatioTemporalConditionModel,
         scheduler: EulerDiscreteScheduler,
         elevation_estimator: ElevationEstimator | None = None,
-        orbit_predictor: OrbitPredictor | None = None,
         resolution: int = 512,
-        residual: bool = False,
     ):
         """Args:
         vae: encodes the reference image and decodes the orbit.
@@ -57,9 +52,7 @@ class OrbitPipeline(DiffusionPipeline):
         unet: the denoising network.
         scheduler: its config holds the noise levels.
         elevation_estimator: for photos whose elevation is not known.
-        orbit_predictor: with `residual`, makes the conditioning video.
         resolution: image side that the UNet was trained at.
-        residual: the UNet was trained on the difference to the conditioning video.
         """
         super().__init__()
         self.register_modules(
@@ -68,9 +61,8 @@ class OrbitPipeline(DiffusionPipeline):
             unet=unet,
             scheduler=scheduler,
             elevation_estimator=elevation_estimator,
-            orbit_predictor=orbit_predictor,
         )
-        self.register_to_config(resolution=resolution, residual=residual)
+        self.register_to_config(resolution=resolution)
 
     @torch.no_grad()
     def __call__(
@@ -99,15 +91,15 @@ class OrbitPipeline(DiffusionPipeline):
         rgb = rgb.to(self.device)
         # 2. Image latents for channel concatenation, CLIP embedding for cross-attention, elevation.
         elevation = self._elevation(rgb, elevation_deg)
+        elevations = torch.tensor([elevation], device=rgb.device)
         condition = stage1_condition(
             self.vae,
             self.image_encoder,
             rgb,
-            torch.tensor([elevation], device=rgb.device),
+            elevations,
             torch.tensor([sampler.noise_aug_strength]),
             NUM_ORBIT_VIEWS,
-            self.config.residual,
-            self.orbit_predictor,
+            self.base_video(rgb, elevations),
             generator,
         )
         # 3. Denoise the orbit.
@@ -122,6 +114,18 @@ class OrbitPipeline(DiffusionPipeline):
         alpha = key_white_views(frames, sampler.background_tolerance)
         views = Views(frames, alpha, orbit_cameras(elevation, resolution))
         return OrbitOutput(views, elevation)
+
+    def base_video(self, reference: Tensor, elevation_deg: Tensor) -> Tensor | None:
+        """A video whose difference is diffused, for models trained so; None for the paper's.
+
+        Args:
+            reference: [B, 3, H, W] in [0, 1].
+            elevation_deg: [B].
+
+        Returns:
+            [B, T, 3, H, W] in [0, 1], or None.
+        """
+        return None
 
     def _elevation(self, rgb: Tensor, elevation_deg: float | None) -> float:
         if elevation_deg is None:

@@ -1,178 +1,41 @@
 """Stage 1: reference image to orbit (paper, Section 4.2)."""
 
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
 import torch
-from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from torch import Tensor
 
-from hi3d.diffusion.conditioning import (
-    encode_frames,
-    scaled_latents,
-)
-from hi3d.diffusion.edm import loss_denoising, sample_sigma
-from hi3d.diffusion.sampling import OrbitCondition, conditioned_network
+from hi3d.diffusion.sampling import OrbitCondition
 from hi3d.diffusion.stage1_condition import stage1_condition
-from hi3d.diffusion.unet import build_unet, stage1_in_channels
-from hi3d.diffusion.weights import load_network, load_networks, load_unet, write_model_index
-from hi3d.nano.augmentation import augment_orbits
+from hi3d.diffusion.unet import stage1_in_channels
+from hi3d.training.diffusion_module import DiffusionModule
 from hi3d.training.experiment import Stage1Experiment
-from hi3d.training.losses import relative_weights
-from hi3d.training.module import Batch, TrainingModule
-
-VALIDATION_SIGMAS = (0.3, 1.0, 3.0, 10.0, 40.0)
-"""Noise levels at which the validation loss is measured, so that its curve is not noise."""
+from hi3d.training.module import Batch
 
 
-def build_scheduler() -> EulerDiscreteScheduler:
-    """The sampler's settings as diffusers writes them (SVD's noise levels, 700 to 0.002)."""
-    return EulerDiscreteScheduler(
-        prediction_type="v_prediction",
-        use_karras_sigmas=True,
-        timestep_type="continuous",
-        timestep_spacing="leading",
-        sigma_min=0.002,
-        sigma_max=700.0,
-    )
-
-
-class Stage1Module(TrainingModule):
+class Stage1Module(DiffusionModule):
     """Trains the UNet to denoise orbits given the reference image and the elevation."""
 
     experiment: Stage1Experiment
-    network: UNetSpatioTemporalConditionModel
-    pipeline_class = "OrbitPipeline"
-
-    def __init__(self, experiment: Stage1Experiment):
-        """Args:
-        experiment: says where the frozen networks are and how large the UNet is.
-
-        Raises:
-            InputError: a model folder is missing or broken.
-        """
-        frozen = self.load_frozen(experiment)
-        latent_channels = frozen["vae"].config.latent_channels
-        super().__init__(experiment, self.build_network(experiment, latent_channels))
-        self.freeze(**frozen)
-        if experiment.gradient_checkpointing:
-            self.network.enable_gradient_checkpointing()
-
-    def load_frozen(self, experiment: Stage1Experiment) -> dict[str, Any]:
-        """The networks that are used and not trained, the optional ones if given."""
-        frozen = load_networks(
-            experiment.init_from, vae=experiment.vae, image_encoder=experiment.image_encoder
-        )
-        for name in ("elevation_estimator", "orbit_predictor"):
-            folder = getattr(experiment, name)
-            if folder is not None:
-                frozen[name] = load_network(folder, name)
-        return frozen
-
-    def build_network(
-        self, experiment: Stage1Experiment, latent_channels: int
-    ) -> UNetSpatioTemporalConditionModel:
-        """The UNet, from scratch or from the networks of `init_from`."""
-        in_channels = self.in_channels(latent_channels)
-        if experiment.init_from is not None:
-            return load_unet(experiment.init_from, in_channels)
-        unet = build_unet(experiment.unet, in_channels, latent_channels)
-        if experiment.diffusion.residual:  # begins as no difference
-            for parameter in unet.conv_out.parameters():
-                torch.nn.init.zeros_(parameter)
-        return unet
+    pipeline = ("hi3d.pipelines.orbit", "OrbitPipeline")
 
     def in_channels(self, latent_channels: int) -> int:
-        """Input channels of this stage's UNet."""
+        """Noisy latents and image latents."""
         return stage1_in_channels(latent_channels)
 
     @torch.no_grad()
-    def target_latents(self, batch: Batch, condition: OrbitCondition) -> Tensor:
-        """Samples of the posterior of the true orbit, scaled, less the condition's base.
-
-        Returns:
-            [B, T, C, h, w].
-        """
-        vae = self.frozen["vae"]
-        mean, std = encode_frames(vae, batch["rgb"])
-        latents = (mean + std * torch.randn_like(std)) * vae.config.scaling_factor
-        return latents if condition.base is None else latents - scaled_latents(vae, condition.base)
-
-    def noise_aug_strength(self, batch_size: int) -> Tensor:
-        """ln noise_aug_strength ~ N(mean, std^2), one per video. [B]"""
-        config = self.experiment.diffusion
-        return sample_sigma(
-            batch_size, config.noise_aug_log_mean, config.noise_aug_log_std, device=self.device
-        )
-
-    @torch.no_grad()
     def condition(self, batch: Batch) -> OrbitCondition:
-        """What the UNet is told, without dropout."""
+        """Image latents, embedding and elevation, without dropout."""
+        reference, elevation_deg = batch["rgb"][:, 0], batch["elevation_deg"]
+        noise_aug_strength = self.noise_aug_strength(len(reference))
         return stage1_condition(
             self.frozen["vae"],
             self.frozen["image_encoder"],
-            batch["rgb"][:, 0],
-            batch["elevation_deg"],
-            self.noise_aug_strength(len(batch["rgb"])),
+            reference,
+            elevation_deg,
+            noise_aug_strength,
             batch["rgb"].shape[1],
-            self.experiment.diffusion.residual,
-            getattr(self.frozen, "orbit_predictor", None),
+            self.base_video(reference, elevation_deg),
         )
 
-    def drop_conditions(self, condition: OrbitCondition) -> OrbitCondition:
-        """Drop the embedding and the latents of some videos, independently (guidance)."""
-        config = self.experiment.diffusion
-        batch_size = len(condition.concat)
-        keep_embeds = torch.rand(batch_size, 1, 1) >= config.drop_image_embeds
-        keep_latents = torch.rand(batch_size, 1, 1, 1, 1) >= config.drop_image_latents
-        return replace(
-            condition,
-            concat=condition.concat * keep_latents.to(condition.concat),
-            image_embeds=condition.image_embeds * keep_embeds.to(condition.image_embeds),
-        )
-
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Paper Eq. 4 (stage 1) or Eq. 5 (stage 2)."""
-        config = self.experiment.diffusion
-        batch = augment_orbits(batch, config.mirror_probability, config.permute_colours_probability)
-        condition = self.drop_conditions(self.condition(batch))
-        latents = self.target_latents(batch, condition)
-        weights: Tensor | float = 1.0
-        if config.residual and config.relative_floor is not None:
-            weights = relative_weights(latents, config.relative_floor)
-        sigma = sample_sigma(
-            len(latents), config.sigma_log_mean, config.sigma_log_std, device=self.device
-        )
-        network = conditioned_network(self.network, condition)
-        noise = torch.randn_like(latents)
-        loss = loss_denoising(network, latents, noise, sigma, weights).mean()
-        self.log_losses("train", {"loss_denoising": loss}, len(latents))
-        return loss
-
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """The loss at fixed noise levels with fixed noise."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(batch_index)
-            condition = self.condition(batch)
-            latents = self.target_latents(batch, condition)
-            network = conditioned_network(self.network, condition)
-            noise = torch.randn_like(latents)
-        losses: dict[str, Any] = {}
-        for sigma in VALIDATION_SIGMAS:
-            sigmas = torch.full((len(latents),), sigma, device=self.device)
-            loss = loss_denoising(network, latents, noise, sigmas).mean()
-            losses[f"loss_sigma_{sigma:g}"] = loss
-        losses["loss_denoising"] = torch.stack(list(losses.values())).mean()
-        self.log_losses("val", losses, len(latents))
-
-    def export(self, folder: Path) -> None:
-        """Write a model folder that the stage's pipeline reads."""
-        parts = {**self.frozen, "unet": self.network, "scheduler": build_scheduler()}
-        for name, part in parts.items():
-            part.save_pretrained(folder / name)
-        settings = {
-            "resolution": self.experiment.data.resolution,
-            "residual": self.experiment.diffusion.residual,
-        }
-        write_model_index(folder, self.pipeline_class, parts, settings)
+    def base_video(self, reference: Tensor, elevation_deg: Tensor) -> Tensor | None:
+        """As `OrbitPipeline.base_video`: None for the paper's model."""
+        return None

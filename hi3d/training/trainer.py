@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,57 +17,20 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from hi3d.config import config_to_dict
 from hi3d.errors import InputError
 from hi3d.files import make_folder
-from hi3d.nano.train_networks import (
-    DepthModule,
-    ElevationModule,
-    ImageEncoderModule,
-    VAEModule,
-)
-from hi3d.nano.train_orbit_predictor import OrbitPredictorModule
 from hi3d.progress import console
 from hi3d.report import RunReport
 from hi3d.training.callbacks import ExportModel, StepProgress
 from hi3d.training.datamodule import OrbitDataModule
-from hi3d.training.experiment import (
-    DepthExperiment,
-    ElevationExperiment,
-    Experiment,
-    ImageEncoderExperiment,
-    OrbitPredictorExperiment,
-    Stage1Experiment,
-    Stage2Experiment,
-    TrainerConfig,
-    VAEExperiment,
-)
-from hi3d.training.module import TrainingModule
-from hi3d.training.stage1 import Stage1Module
-from hi3d.training.stage2 import Stage2Module
-
-MODULES: dict[type[Experiment], Callable[[Any], TrainingModule]] = {
-    VAEExperiment: VAEModule,
-    ImageEncoderExperiment: ImageEncoderModule,
-    ElevationExperiment: ElevationModule,
-    DepthExperiment: DepthModule,
-    OrbitPredictorExperiment: OrbitPredictorModule,
-    Stage1Experiment: Stage1Module,
-    Stage2Experiment: Stage2Module,
-}
+from hi3d.training.experiment import Experiment, TrainerConfig
+from hi3d.training.tasks import TASKS, Task
 
 
-def build_module(experiment: Experiment) -> TrainingModule:
-    """The LightningModule of an experiment.
-
-    Raises:
-        InputError: a model folder that it needs is missing or broken.
-    """
-    return MODULES[type(experiment)](experiment)
-
-
-def train(experiment: Experiment) -> Path:
+def train(experiment: Experiment, tasks: Mapping[str, Task] = TASKS) -> Path:
     """Train, with checkpoints, logs and exports in `trainer.output`.
 
     Args:
-        experiment: from `load_experiment`.
+        experiment: from `hi3d.training.tasks.load_experiment`.
+        tasks: what can be trained; the experiment names one of them.
 
     Returns:
         The model folder `trainer.output/model`.
@@ -87,10 +50,10 @@ def train(experiment: Experiment) -> Path:
         torch.set_num_threads(config.num_threads)
     pl.seed_everything(experiment.seed, workers=True, verbose=False)
     data = OrbitDataModule(
-        experiment.data, load_depth=isinstance(experiment, DepthExperiment), seed=experiment.seed
+        experiment.data, load_depth=tasks[experiment.task].load_depth, seed=experiment.seed
     )
     data.setup("fit")
-    module = build_module(experiment)
+    module = tasks[experiment.task].module(experiment)
     validate = experiment.data.val is not None
     trainer = build_trainer(config, output, validate, experiment.optim.grad_clip)
     report = RunReport({"resume": experiment.resume}, config_to_dict(experiment), experiment.seed)

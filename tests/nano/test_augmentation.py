@@ -24,7 +24,7 @@ def test_each_orbit_is_drawn_alone():
     torch.manual_seed(0)
     rgb = torch.rand(40, 4, 3, 2, 2)
     batch = {"rgb": rgb, "alpha": rgb[:, :, :1], "elevation_deg": torch.arange(40)}
-    result = augment_orbits(batch, mirror_probability=0.5, permute_colours_probability=0.0)
+    result = augment_orbits(batch, mirror_probability=0.5, permute_colors_probability=0.0)
     is_mirrored = (result["rgb"] != rgb).flatten(1).any(1)
     assert 10 <= is_mirrored.sum() <= 30
     mirrored = torch.stack([mirror_orbit(orbit) for orbit in rgb])
@@ -38,7 +38,7 @@ def test_permuted_colours_are_the_same_in_every_view():
     torch.manual_seed(0)
     rgb = torch.rand(1, 3, 1, 1).expand(20, 4, 3, 2, 2)
     batch = {"rgb": rgb, "alpha": rgb[:, :, :1]}
-    result = augment_orbits(batch, mirror_probability=0.0, permute_colours_probability=1.0)["rgb"]
+    result = augment_orbits(batch, mirror_probability=0.0, permute_colors_probability=1.0)["rgb"]
     torch.testing.assert_close(result.sort(2).values, rgb.sort(2).values)
     torch.testing.assert_close(result, result[:, :1].expand_as(result))
     assert (result != rgb).flatten(1).any(1).sum() >= 10

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from hi3d.diffusion.conditioning import repeat_around
 from hi3d.diffusion.stage1_condition import stage1_condition
 from hi3d.diffusion.weights import load_network
-from hi3d.nano.orbit_predictor import OrbitPredictor, predict_orbit
+from hi3d.nano.orbit_predictor import OrbitPredictor, base_video, predict_orbit, repeat_around
 
 
 @pytest.fixture
@@ -58,21 +57,32 @@ def test_odd_orbits_are_refused():
         OrbitPredictor(num_frames=7)
 
 
+def test_base_is_predicted_or_the_repeated_reference(vae, reference):
+    elevation_deg, predictor = torch.tensor([0.0, 30.0]), random_predictor()
+    with torch.no_grad():
+        repeated = base_video(vae, None, reference, elevation_deg)
+        predicted = base_video(vae, predictor, reference, elevation_deg)
+        orbit = predict_orbit(vae, predictor, reference, elevation_deg)
+    torch.testing.assert_close(repeated, repeat_around(reference, 16))
+    torch.testing.assert_close(predicted, orbit)
+
+
 def test_condition_with_and_without_a_base(tiny_models, vae, reference):
     encoder = load_network(str(tiny_models / "stage1"), "image_encoder")
     elevation_deg, no_noise = torch.tensor([0.0, 30.0]), torch.zeros(2)
-    predictor = random_predictor()
+    bases = [
+        repeat_around(reference, 8),
+        predict_orbit(vae, random_predictor(), reference, elevation_deg),
+    ]
     with torch.no_grad():
         plain = stage1_condition(vae, encoder, reference, elevation_deg, no_noise, 8)
-        repeated = stage1_condition(vae, encoder, reference, elevation_deg, no_noise, 8, True)
-        predicted = stage1_condition(
-            vae, encoder, reference, elevation_deg, no_noise, 8, True, predictor
+        repeated, predicted = (
+            stage1_condition(vae, encoder, reference, elevation_deg, no_noise, 8, base)
+            for base in bases
         )
-        orbit = predict_orbit(vae, predictor, reference, elevation_deg)
     assert plain.base is None
     torch.testing.assert_close(plain.concat, plain.concat[:, :1].expand_as(plain.concat))
-    torch.testing.assert_close(repeated.base, repeat_around(reference, 8))
-    torch.testing.assert_close(predicted.base, orbit)
+    assert repeated.base is bases[0]
     for condition in (repeated, predicted):
         assert condition.concat.shape == plain.concat.shape == (2, 8, 4, 8, 8)
         torch.testing.assert_close(condition.concat[:, 0], plain.concat[:, 0])

@@ -14,8 +14,10 @@ import pytorch_lightning as pl
 import torch
 
 from hi3d.errors import InputError
+from hi3d.nano.tasks import ALL_TASKS
 from hi3d.training.datamodule import OrbitDataModule
-from hi3d.training.experiment import DataConfig, load_experiment
+from hi3d.training.experiment import DataConfig
+from hi3d.training.tasks import load_experiment
 from hi3d.training.trainer import build_trainer, train
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +70,7 @@ def data_config(shards, streaming, **options):
 
 def fit(config, output, max_steps, fail_at=None, checkpoint=None, val_every=3, save_every=1):
     recorder = Recorder(fail_at)
-    settings = load_experiment(ROOT / "configs/nano/stage1.yaml").trainer
+    settings = load_experiment(ROOT / "configs/nano/stage1.yaml", (), ALL_TASKS).trainer
     settings.max_steps, settings.checkpoint_every = max_steps, save_every
     settings.val_every, settings.num_threads = val_every, None
     trainer = build_trainer(settings, output, True, 1.0)

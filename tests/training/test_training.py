@@ -1,18 +1,21 @@
 """Every training config takes two steps at debug size, resumes, and exports what pipelines read."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from hi3d.data.dataset import OrbitDataset
 from hi3d.data.epoch_order import fold_of
-from hi3d.diffusion.conditioning import decode_orbit, repeat_around, scaled_latents
+from hi3d.diffusion.conditioning import decode_orbit, scaled_latents
 from hi3d.errors import InputError
 from hi3d.nano.augmentation import mirror_orbit
-from hi3d.nano.orbit_predictor import predict_orbit
+from hi3d.nano.orbit_predictor import predict_orbit, repeat_around
+from hi3d.nano.tasks import ALL_TASKS
 from hi3d.nano.train_networks import disparity_target
-from hi3d.training.experiment import load_experiment
+from hi3d.training import tasks, trainer
 from hi3d.training.losses import (
     loss_contrastive,
     loss_decibel,
@@ -21,7 +24,6 @@ from hi3d.training.losses import (
     relative_weights,
 )
 from hi3d.training.module import TrainingModule, learning_rate_factor
-from hi3d.training.trainer import build_module, train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TRAINING_CONFIGS = sorted(
@@ -50,6 +52,18 @@ SMALL_UNET = [
 ]
 
 
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Any:
+    return tasks.load_experiment(path, overrides, ALL_TASKS)
+
+
+def build_module(experiment) -> TrainingModule:
+    return ALL_TASKS[experiment.task].module(experiment)
+
+
+def train(experiment) -> Path:
+    return trainer.train(experiment, ALL_TASKS)
+
+
 def debug_experiment(config: str, orbits: Path, models: Path, output: Path, *more: str):
     path = CONFIGS / config
     overrides = [
@@ -59,20 +73,20 @@ def debug_experiment(config: str, orbits: Path, models: Path, output: Path, *mor
         *DEBUG,
     ]
     task = load_experiment(path).task
-    if task in ("stage1", "stage2"):
+    if task.removeprefix("nano_") in ("stage1", "stage2"):
         from_svd = load_experiment(path).init_from is not None
         if from_svd:
             overrides.append(f"init_from={models / 'svd'}")
         else:
             overrides += [f"{part}={models / 'stage1'}" for part in ("vae", "image_encoder")]
             parts = ("elevation_estimator", "orbit_predictor")
-            overrides += [f"{part}={models / 'stage1'}" for part in parts if task == "stage1"]
+            overrides += [f"{part}={models / 'stage1'}" for part in parts if task == "nano_stage1"]
             overrides += SMALL_UNET
-    if task == "stage2":
+    if task.removeprefix("nano_") == "stage2":
         overrides.append(f"depth_estimator={models / 'stage2'}")
         if load_experiment(path).stage1 is not None:
             overrides += [f"stage1={models / 'stage1'}", "stage1_resolution=16"]
-        if load_experiment(path).stage1_cross_fitted:
+        if task == "nano_stage2":
             overrides.append(f"stage1_cross_fitted=[{models / 'stage1'},{models / 'stage1'}]")
     if task == "orbit_predictor":
         overrides += [f"vae={models / 'stage1'}", "orbit_predictor.hidden_size=8"]
@@ -109,7 +123,8 @@ def test_two_steps(config, orbits, tiny_models, tmp_path, golden, monkeypatch):
     before = build_module(experiment).network.state_dict()
     torch.manual_seed(experiment.seed)
     model = train(experiment)
-    assert any(model.iterdir())
+    assert (model / "model_index.json").is_file()
+    assert any(model.rglob("*.safetensors"))
     assert len(losses) == 2
     checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=False)
     assert checkpoint["global_step"] == 2

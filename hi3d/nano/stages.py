@@ -1,0 +1,140 @@
+"""Trainings of the small model's stages, which diffuse the difference to a video."""
+
+from typing import Any
+
+import torch
+from diffusers import UNetSpatioTemporalConditionModel
+from torch import Tensor
+
+from hi3d.data.epoch_order import fold_of
+from hi3d.diffusion.weights import load_network, read_model_index
+from hi3d.errors import InputError
+from hi3d.nano.augmentation import augment_orbits
+from hi3d.nano.experiment import NanoDiffusionConfig, NanoStage1Experiment, NanoStage2Experiment
+from hi3d.nano.orbit_predictor import OrbitPredictor, base_video
+from hi3d.nano.reference_detail import add_reference_detail
+from hi3d.training.diffusion_module import DiffusionModule
+from hi3d.training.losses import relative_weights
+from hi3d.training.module import Batch
+from hi3d.training.stage1 import Stage1Module
+from hi3d.training.stage2 import Stage2Module
+
+
+class DifferenceModule(DiffusionModule):
+    """What both small stages add: other objects from each orbit, and losses relative to the base.
+
+    An untrained network repeats its base, which helps a small model that is trained for an hour.
+    """
+
+    @property
+    def nano(self) -> NanoDiffusionConfig:
+        """The small model's settings of the diffusion."""
+        config = self.experiment.diffusion
+        assert isinstance(config, NanoDiffusionConfig)
+        return config
+
+    def build_network(self, experiment: Any, latent_channels: int) -> Any:
+        """A UNet that begins as no difference."""
+        unet: UNetSpatioTemporalConditionModel = super().build_network(experiment, latent_channels)
+        if experiment.init_from is None:
+            for parameter in unet.conv_out.parameters():
+                torch.nn.init.zeros_(parameter)
+        return unet
+
+    def augmented(self, batch: Batch) -> Batch:
+        """Mirrored and recolored orbits."""
+        config = self.nano
+        return augment_orbits(batch, config.mirror_probability, config.permute_colors_probability)
+
+    def loss_weights(self, latents: Tensor) -> Tensor | float:
+        """Each frame weighs by how little it differs from its base."""
+        floor = self.nano.relative_floor
+        return 1.0 if floor is None else relative_weights(latents, floor)
+
+
+class NanoStage1Module(DifferenceModule, Stage1Module):
+    """Stage 1 that adds to the orbit predictor's orbit."""
+
+    experiment: NanoStage1Experiment
+    pipeline = ("hi3d.nano.pipelines", "NanoOrbitPipeline")
+
+    def load_frozen(self, experiment: NanoStage1Experiment) -> dict[str, Any]:  # type: ignore[override]
+        """Stage 1's networks and the orbit predictor, if given."""
+        frozen = super().load_frozen(experiment)
+        if experiment.orbit_predictor is not None:
+            name = "orbit_predictor"
+            frozen[name] = load_network(experiment.orbit_predictor, name)
+        return frozen
+
+    def base_video(self, reference: Tensor, elevation_deg: Tensor) -> Tensor:
+        """As `NanoOrbitPipeline.base_video`."""
+        return base_video(self.frozen["vae"], self.predictor, reference, elevation_deg)
+
+    @property
+    def predictor(self) -> OrbitPredictor | None:
+        """The orbit predictor, if there is one."""
+        return getattr(self.frozen, "orbit_predictor", None)
+
+
+class NanoStage2Module(DifferenceModule, Stage2Module):
+    """Stage 2 that adds to the coarse orbit, and learns from predictors that have not seen it."""
+
+    experiment: NanoStage2Experiment
+
+    pipeline = ("hi3d.nano.pipelines", "NanoRefinerPipeline")
+
+    def __init__(self, experiment: NanoStage2Experiment):
+        """Args:
+        experiment: as stage 2, with the cross-fitted orbit predictors.
+
+        Raises:
+            InputError: a model folder is missing or broken, or stage 1 has no orbit predictor that
+                the cross-fitted ones could stand for.
+        """
+        self.predictors: list[OrbitPredictor] = []
+        super().__init__(experiment)
+
+    def load_stage1(self, folder: str) -> dict[str, Any]:
+        """Stage 1's UNet and orbit predictor, and the predictors of the folds."""
+        networks = super().load_stage1(folder)
+        name = "orbit_predictor"
+        if name in read_model_index(folder):
+            networks[name] = load_network(folder, name).requires_grad_(False)
+        if self.experiment.stage1_cross_fitted and name not in networks:
+            raise InputError(
+                f"stage1_cross_fitted needs an orbit predictor in stage1={folder}: "
+                "leave it out, or give another stage 1"
+            )
+        self.predictors = [
+            load_network(fold, name).requires_grad_(False)
+            for fold in self.experiment.stage1_cross_fitted
+        ]
+        return networks
+
+    def coarse_and_base(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The coarse orbit with the reference's detail, twice."""
+        detailed = add_reference_detail(self.coarse_orbit(batch), batch["rgb"][:, 0])
+        return detailed, detailed
+
+    def stage1_orbit(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Run stage 1, each orbit with the predictor that was trained without its fold."""
+        if self.predictors and len(batch["rgb"]) > 1:
+            orbits = [self.stage1_orbit(orbit, generator) for orbit in single_orbits(batch)]
+            return torch.cat(orbits)
+        return super().stage1_orbit(batch, generator)
+
+    def stage1_base_video(
+        self, reference: Tensor, batch: Batch, networks: dict[str, Any]
+    ) -> Tensor:
+        """As `NanoOrbitPipeline.base_video`, of the batch's fold."""
+        predictor = networks.get("orbit_predictor")
+        if self.predictors:
+            fold = fold_of(batch["uid"][0], len(self.predictors))
+            predictor = self.predictors[fold].to(self.device)
+        return base_video(self.frozen["vae"], predictor, reference, batch["elevation_deg"])
+
+
+def single_orbits(batch: Batch) -> list[Batch]:
+    """The orbits of a batch, each as a batch of one."""
+    count = len(batch["rgb"])
+    return [{name: value[i : i + 1] for name, value in batch.items()} for i in range(count)]
