@@ -16,7 +16,7 @@ from hi3d.pipelines.sampler import SamplerConfig
 from hi3d.views import ReferenceImage, Views
 
 
-class Sampled(Exception):
+class SampledError(Exception):
     """Carries the condition that a pipeline is about to sample with."""
 
 
@@ -43,11 +43,11 @@ def sampled_condition(monkeypatch, module, pipeline, *arguments):
     """The condition with which a pipeline samples."""
 
     def stop(unet, condition, *_):
-        raise Sampled(condition)
+        raise SampledError(condition)
 
     monkeypatch.setattr(module, "sample_orbit_latents", stop)
     sampler = SamplerConfig(1, noise_aug_strength=0.02)
-    with pytest.raises(Sampled) as caught:
+    with pytest.raises(SampledError) as caught:
         pipeline(*arguments, sampler, torch.Generator().manual_seed(4))
     return caught.value.args[0]
 
