@@ -34,7 +34,7 @@ def test_each_orbit_is_drawn_alone():
     assert result["elevation_deg"] is batch["elevation_deg"]
 
 
-def test_permuted_colours_are_the_same_in_every_view():
+def test_permuted_colors_are_the_same_in_every_view():
     torch.manual_seed(0)
     rgb = torch.rand(1, 3, 1, 1).expand(20, 4, 3, 2, 2)
     batch = {"rgb": rgb, "alpha": rgb[:, :, :1]}
