@@ -142,7 +142,14 @@ def _parse_override(item: str) -> DictConfig:
 
 def _check_keys(schema: Any, layer: Any, source: str, prefix: str = "") -> None:
     """Raise for a key of `layer` that `schema` lacks, at any depth."""
-    if not dataclasses.is_dataclass(schema) or not isinstance(layer, DictConfig):
+    if not isinstance(layer, DictConfig):
+        return
+    if typing.get_origin(schema) is dict:  # any keys, values of one schema
+        for key in map(str, layer):
+            value = None if OmegaConf.is_missing(layer, key) else layer[key]
+            _check_keys(typing.get_args(schema)[1], value, source, f"{prefix}{key}.")
+        return
+    if not dataclasses.is_dataclass(schema):
         return
     types = typing.get_type_hints(schema)
     for key in map(str, layer):
@@ -155,7 +162,9 @@ def _check_keys(schema: Any, layer: Any, source: str, prefix: str = "") -> None:
 
 
 def _dataclass_in(annotation: Any) -> Any:
-    """The dataclass of `X` or `X | None`."""
+    """The dataclass of `X` or `X | None`; a dictionary stays."""
+    if typing.get_origin(annotation) is dict:
+        return annotation
     options = [a for a in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(a)]
     return options[0] if options else annotation
 
