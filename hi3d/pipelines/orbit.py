@@ -15,7 +15,7 @@ from hi3d.diffusion.guidance import guidance_scales
 from hi3d.diffusion.sampling import sample_orbit_latents
 from hi3d.diffusion.stage1_condition import stage1_condition
 from hi3d.errors import InputError
-from hi3d.photo.matting import key_white_views
+from hi3d.photo.view_alpha import views_alpha
 from hi3d.pipelines.loading import StagePipeline
 from hi3d.pipelines.sampler import SamplerConfig, sampling_progress, sampling_sigmas
 from hi3d.views import ReferenceImage, Views
@@ -109,9 +109,9 @@ class OrbitPipeline(StagePipeline):
             latents = sample_orbit_latents(
                 self.unet, condition, sigmas, scales, generator, callback
             )
-        # 4. Decode, and take the white background as transparent.
+        # 4. Decode, and tell the object from the white background.
         frames = decode_orbit(self.vae, latents, condition.base, sampler.decode_chunk_size)[0].cpu()
-        alpha = key_white_views(frames, sampler.background_tolerance)
+        alpha = views_alpha(frames, image.alpha)
         views = Views(frames, alpha, orbit_cameras(elevation, resolution))
         return OrbitOutput(views, elevation)
 

@@ -11,7 +11,7 @@ from hi3d.diffusion.elevation import ElevationEstimator
 from hi3d.diffusion.guidance import guidance_scales
 from hi3d.diffusion.sampling import sample_orbit_latents
 from hi3d.diffusion.stage2_condition import stage2_condition
-from hi3d.photo.matting import key_white_views
+from hi3d.photo.view_alpha import views_alpha
 from hi3d.pipelines.loading import StagePipeline
 from hi3d.pipelines.sampler import SamplerConfig, sampling_progress, sampling_sigmas
 from hi3d.views import ReferenceImage, Views
@@ -99,9 +99,9 @@ class RefinerPipeline(StagePipeline):
             latents = sample_orbit_latents(
                 self.unet, condition, sigmas, scales, generator, callback
             )
-        # 4. Decode, and take the white background as transparent.
+        # 4. Decode, and tell the object from the white background.
         frames = decode_orbit(self.vae, latents, condition.base, sampler.decode_chunk_size)[0].cpu()
-        alpha = key_white_views(frames, sampler.background_tolerance)
+        alpha = views_alpha(frames, image.alpha)
         return Views(frames, alpha, views.cameras.resized(size[1], size[0]))
 
     def coarse_orbit(self, orbit: Tensor, reference: Tensor) -> tuple[Tensor, Tensor | None]:

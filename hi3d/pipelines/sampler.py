@@ -24,8 +24,6 @@ class SamplerConfig:
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     noise_aug_strength: float = 0.02
     """Noise on the conditioning images, in [-1, 1] units."""
-    background_tolerance: float = 0.08
-    """Largest distance from white, in any channel, that is still background in the result."""
     decode_chunk_size: int = 16
     """Frames decoded together; smaller needs less memory."""
 

@@ -214,12 +214,3 @@ def write_png(path, chunks) -> None:
         checksum = struct.pack(">I", zlib.crc32(kind + data))
         content += struct.pack(">I", len(data)) + kind + data + checksum
     path.write_bytes(content)
-
-
-def test_generated_views_keep_inner_white():
-    rgb = torch.full((1, 3, 32, 32), 0.95)
-    rgb[0, :, 8:24, 8:24] = 0.3
-    rgb[0, :, 14:18, 14:18] = 1.0  # a white spot inside the object
-    alpha = matting.key_white_views(rgb, 0.1)
-    assert (alpha[0, 0, :7] == 0).all()
-    assert (alpha[0, 0, 9:23, 9:23] == 1).all()
