@@ -63,7 +63,7 @@ def test_damaged_folder_is_one_line(views, tmp_path, damage):
     if damage == "no json":
         (folder / "cameras.json").write_text("{")
     if damage == "wrong size":
-        save_rgba(folder / "003.png", torch.ones(3, 4, 4), torch.ones(1, 4, 4))
+        save_rgba(folder / "003.png", torch.ones(3, 4, 8), torch.ones(1, 4, 8))
     with pytest.raises(InputError) as error:
         Views.load(folder)
     assert "\n" not in str(error.value)
