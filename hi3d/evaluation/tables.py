@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hi3d.files import write_json
 
@@ -41,8 +42,16 @@ def markdown_table(results: Results, decimals: int = 3, first_column: str = "obj
     return "\n".join(lines) + "\n"
 
 
-def write_results(path: str | Path, results: Results) -> None:
-    """Write the rows and their mean as JSON, atomically; a number that is not finite is null."""
+def write_results(
+    path: str | Path, results: Results, about: Mapping[str, Any] | None = None
+) -> None:
+    """Write the rows and their mean as JSON, atomically; a number that is not finite is null.
+
+    Args:
+        path: of the file.
+        results: scores by row.
+        about: further entries: protocol, units, normalization, settings, versions.
+    """
     rows = {"objects": results, "mean": {"mean": mean_over_objects(results)}}
     finite = {
         part: {
@@ -51,7 +60,9 @@ def write_results(path: str | Path, results: Results) -> None:
         }
         for part, table in rows.items()
     }
-    write_json(path, {"objects": finite["objects"], "mean": finite["mean"]["mean"]})
+    write_json(
+        path, {**(about or {}), "objects": finite["objects"], "mean": finite["mean"]["mean"]}
+    )
 
 
 def _score_names(results: Results) -> list[str]:

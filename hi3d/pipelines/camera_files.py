@@ -48,6 +48,17 @@ class GivenCameras:
         return replace(views, alpha=alpha)
 
 
+def camera_pickles(folder: Path) -> list[Path]:
+    """SyncDreamer's camera files in a folder."""
+    return [*folder.glob("camera*.pkl"), *folder.glob("meta.pkl")]
+
+
+def has_camera_file(folder: Path) -> bool:
+    """Whether `read_camera_file` has something to read."""
+    transforms = (folder / "transforms.json").exists()
+    return transforms or colmap_model(folder) is not None or bool(camera_pickles(folder))
+
+
 def read_camera_file(folder: Path) -> GivenCameras | None:
     """The cameras of a folder, in the first known format that it has.
 
@@ -57,7 +68,7 @@ def read_camera_file(folder: Path) -> GivenCameras | None:
     Raises:
         InputError: the file is broken, or the cameras cannot be used.
     """
-    pickles = [*folder.glob("camera*.pkl"), *folder.glob("meta.pkl")]
+    pickles = camera_pickles(folder)
     model = colmap_model(folder)
     try:
         if (path := folder / "transforms.json").exists():

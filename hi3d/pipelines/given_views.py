@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hi3d.photo.matting import key_white_views
-from hi3d.pipelines.camera_files import read_camera_file
+from hi3d.pipelines.camera_files import has_camera_file, read_camera_file
 from hi3d.progress import console
 from hi3d.views import Views, read_views
 
@@ -46,6 +46,16 @@ def load_views(folder: str | Path, elevation_deg: float | None = None, key: bool
         console.print(f"{folder}: images without alpha on white: white is taken as background")
         views = replace(views, alpha=key_white_views(views.rgb, WHITE_TOLERANCE))
     return views
+
+
+def load_views_to_score(folder: str | Path) -> tuple[Views, bool]:
+    """Read a folder of views as it is, and whether it has cameras.
+
+    Without any the views have those of a level orbit, which mean nothing.
+    """
+    folder = Path(folder)
+    known = (folder / "cameras.json").exists() or has_camera_file(folder)
+    return load_views(folder, None if known else 0.0, key=False), known
 
 
 def is_straight(views: Views) -> bool:
