@@ -31,39 +31,23 @@ def main() -> None:
     if arguments.what == "views" and arguments.rotate_gt_deg:
         raise InputError("--rotate-gt-deg turns a mesh: leave it out for views")
     from hi3d.evaluation.mesh_files import MeshFilesConfig, score_mesh_files
-    from hi3d.evaluation.tables import markdown_table, write_results
-    from hi3d.evaluation.view_matching import matched_by_camera
-    from hi3d.evaluation.view_metrics import MAX_PSNR, ViewMetricsConfig, score_views
+    from hi3d.evaluation.tables import about_scores, markdown_table, write_results
+    from hi3d.evaluation.view_matching import score_matched_views
+    from hi3d.evaluation.view_metrics import ViewMetricsConfig
     from hi3d.pipelines.given_views import load_views_to_score
-    from hi3d.report import package_versions
 
     config: ViewMetricsConfig | MeshFilesConfig
     if arguments.what == "views":
         config = load_config(ViewMetricsConfig, arguments.config, arguments.overrides)
-        pred, pred_known = load_views_to_score(arguments.pred)
-        gt, gt_known = load_views_to_score(arguments.gt)
-        how = "matched by number"
-        if config.match == "camera" and pred_known and gt_known:
-            pred, how = matched_by_camera(pred, gt)
-        protocol = f"views over white, scored whole (SyncDreamer); {how}"
-        units = f"PSNR in dB, a view counts as at most {MAX_PSNR:g}; SSIM without unit"
-        changes = "colors of straight alpha are composited over white"
-        scores = score_views(pred, gt, config).means()
+        (pred, known), (gt, gt_known) = map(load_views_to_score, (arguments.pred, arguments.gt))
+        scores, how = score_matched_views(pred, gt, known and gt_known, config)
     else:
         config = load_config(MeshFilesConfig, arguments.config, arguments.overrides)
-        mesh_scores, changes = score_mesh_files(
+        mesh_scores, how = score_mesh_files(
             arguments.pred, arguments.gt, config, arguments.rotate_gt_deg
         )
         scores = asdict(mesh_scores)
-        protocol = "points on both surfaces, unsquared and halved; volumes on a grid"
-        units = "the true object's longest side is 1"
-    about = {
-        "protocol": protocol,
-        "units": units,
-        "normalization": changes,
-        "settings": config_to_dict(config) | {"rotate_gt_deg": arguments.rotate_gt_deg},
-        "versions": package_versions(),
-    }
+    about = about_scores(arguments.what, how, config_to_dict(config))
     results = {arguments.pred.resolve().name: scores}
     print(markdown_table(results, decimals=4), end="")
     print("\n".join(f"{key}: {about[key]}" for key in ("protocol", "units", "normalization")))

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hi3d.evaluation.view_metrics import MAX_PSNR
 from hi3d.files import write_json
+from hi3d.report import package_versions
 
 Results = Mapping[str, Mapping[str, float]]
 """Scores by row (an object or a method) and by name of the score."""
@@ -40,6 +42,33 @@ def markdown_table(results: Results, decimals: int = 3, first_column: str = "obj
         cells = [f"{scores[name]:.{decimals}f}" if name in scores else "–" for name in names]
         lines.append(f"| {' | '.join([row, *cells])} |")
     return "\n".join(lines) + "\n"
+
+
+PROTOCOLS = {
+    "views": "views over white, scored whole, mean over the views (SyncDreamer)",
+    "mesh": "points on both surfaces, distances unsquared and halved; volumes on a grid",
+}
+UNITS = {
+    "views": f"PSNR in dB, a view counts as at most {MAX_PSNR:g}; SSIM without unit",
+    "mesh": "the true object's longest side is 1",
+}
+
+
+def about_scores(what: str, normalization: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader of scores must know beside the numbers.
+
+    Args:
+        what: views or mesh.
+        normalization: what was done to the inputs.
+        settings: the resolved configuration.
+    """
+    return {
+        "protocol": PROTOCOLS[what],
+        "units": UNITS[what],
+        "normalization": normalization,
+        "settings": dict(settings),
+        "versions": package_versions(),
+    }
 
 
 def write_results(

@@ -5,10 +5,35 @@ from torch import Tensor
 
 from hi3d.cameras import Cameras
 from hi3d.errors import InputError
+from hi3d.evaluation.view_metrics import ViewMetricsConfig, score_views
 from hi3d.views import Views
 
 MAX_ANGLE_DEG = 20.0
 """Elevations are estimated from photos to within this; 16 views are 22.5 degrees apart."""
+
+
+def score_matched_views(
+    pred: Views, gt: Views, cameras_known: bool, config: ViewMetricsConfig
+) -> tuple[dict[str, float], str]:
+    """Score views of two folders.
+
+    Args:
+        pred: V views.
+        gt: V views, in any order where cameras are known.
+        cameras_known: whether both have cameras that mean something.
+        config: settings.
+
+    Returns:
+        The mean scores, and one line that says how the views were matched.
+
+    Raises:
+        InputError: the two do not belong together.
+    """
+    how = "matched by number"
+    if config.match == "camera" and cameras_known:
+        pred, how = matched_by_camera(pred, gt)
+    how = f"straight alpha is composited over white; {how}"
+    return score_views(pred, gt, config).means(), how
 
 
 def matched_by_camera(pred: Views, gt: Views) -> tuple[Views, str]:

@@ -326,7 +326,7 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 
 def read_syncdreamer(path: Path) -> GivenCameras:
-    """SyncDreamer's `camera-16.pkl` or `meta.pkl`: K, azimuths, elevations, distances, poses.
+    """SyncDreamer's camera-16.pkl or meta.pkl: K, azimuths, elevations, distances, poses.
 
     Poses are [V, 3, 4], world to camera; the intrinsics are for images of 256 x 256 pixels.
     """

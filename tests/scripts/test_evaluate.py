@@ -86,8 +86,9 @@ def test_views_without_cameras_and_with_straight_alpha_are_scored(tmp_path, run_
     assert result.code == 0, result.err
     written = json.loads((tmp_path / "s.json").read_text())
     assert written["mean"]["psnr"] == 100
-    assert "matched by number" in written["protocol"]
+    assert "matched by number" in written["normalization"]
     assert "at most 100" in written["units"]
     assert written["settings"]["match"] == "camera"
-    assert {"normalization", "versions"} <= set(written)
+    assert "SyncDreamer" in written["protocol"]
+    assert "torch" in written["versions"]
     assert "protocol: " in result.out
