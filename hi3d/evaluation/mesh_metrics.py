@@ -201,6 +201,26 @@ def inside_grid(mesh: SurfaceMesh, resolution: int, half_extent: float) -> Tenso
     return inside | enclosed_cells(mesh, resolution, half_extent)
 
 
+def check_in_grid(mesh: SurfaceMesh, name: str, half_extent: float) -> None:
+    """Raise where a mesh leaves the grid of the volume, which other units make it do.
+
+    Args:
+        mesh: any mesh.
+        name: of the mesh, for the message.
+        half_extent: the grid spans [-half_extent, half_extent]^3.
+
+    Raises:
+        InputError: a vertex lies outside.
+    """
+    largest = mesh.vertices.abs().max().item() if len(mesh.vertices) else 0.0
+    if not largest <= half_extent * (1 + 1e-6):
+        key = "pred" if name == "predicted" else "gt"
+        raise InputError(
+            f"the {name} mesh reaches {largest:.4g}, outside the cube of half side "
+            f"{half_extent:g}: scale its longest side to 1, or give normalize_{key}=true"
+        )
+
+
 def rotated_about_up(mesh: SurfaceMesh, angle_deg: float) -> SurfaceMesh:
     """The mesh turned about the up axis (z), counter-clockwise seen from above.
 
@@ -228,9 +248,11 @@ def score_mesh(
         config: defaults to `MeshMetricsConfig()`.
 
     Raises:
-        InputError: a mesh has no surface, or neither has a volume.
+        InputError: a mesh has no surface or leaves the grid, or neither has a volume.
     """
     config = config or MeshMetricsConfig()
+    for name, mesh in (("predicted", pred), ("true", gt)):
+        check_in_grid(mesh, name, config.half_extent)
     to_gt, to_pred = _nearest_distances(pred, gt, config.num_samples, config.seed)
     return MeshScores(
         chamfer_distance=_chamfer(to_gt, to_pred),
