@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hi3d.command_line import make_parser, parse_arguments, run
-from hi3d.config import load_config
+from hi3d.config import check_number, check_path, load_config
 from hi3d.errors import InputError
 
 
@@ -30,6 +30,9 @@ def main() -> None:
     arguments = parse_arguments(parser)
     if arguments.what == "views" and arguments.rotate_gt_deg:
         raise InputError("--rotate-gt-deg turns a mesh: leave it out for views")
+    check_number("--rotate-gt-deg", arguments.rotate_gt_deg, -360, 360)
+    check_path("--pred", arguments.pred)
+    check_path("--gt", arguments.gt)
     from hi3d.assets.surface_mesh import load_mesh
     from hi3d.evaluation.mesh_metrics import MeshMetricsConfig, rotated_about_up, score_mesh
     from hi3d.evaluation.tables import markdown_table, write_results

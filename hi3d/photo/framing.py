@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from hi3d.config import check_number, check_path
 from hi3d.errors import InputError
 from hi3d.photo.matting import (
     clean_matte,
@@ -39,9 +40,9 @@ class ForegroundConfig:
     """How the object is cut out of a photo and framed."""
 
     resolution: int = 512
-    """Side of the reference image in pixels."""
+    """Side of the reference image in pixels, 8 to 4096."""
     object_fraction: float = OBJECT_FRACTION
-    """Longer side of the object's bounding box over the image side."""
+    """Longer side of the object's bounding box over the image side, 0.05 to 1."""
     matting: Literal["auto", "u2netp", "alpha", "white"] = "auto"
     """`alpha`: the photo's transparency; `white`: key out a white background; `u2netp`: the matting
     network; `auto`: `alpha` where the photo has transparency, else `u2netp`."""
@@ -49,6 +50,12 @@ class ForegroundConfig:
     """Path of u2netp.onnx; None: data/weights/u2netp.onnx of the project."""
     second_look: bool = True
     """Matte again on a crop around the first matte, which sharpens small objects."""
+
+    def __post_init__(self) -> None:
+        check_number("foreground.resolution", self.resolution, 8, 4096)
+        check_number("foreground.object_fraction", self.object_fraction, 0.05, 1)
+        if self.weights is not None:
+            check_path("foreground.weights", self.weights)
 
 
 def extract_foreground(

@@ -7,7 +7,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from hi3d.config import config_to_dict, load_config
+from hi3d.config import (
+    check_elevation,
+    check_number,
+    check_path,
+    check_seed,
+    config_to_dict,
+    load_config,
+    shortened,
+)
 from hi3d.errors import InputError
 from hi3d.files import make_folder, shipped
 from hi3d.mesh import SurfaceMesh
@@ -33,9 +41,15 @@ class TurntableConfig:
     """The video of the result."""
 
     num_frames: int = 48
-    """Of one turn, at 16 frames per second."""
+    """Of one turn, at 16 frames per second, 1 to 3600."""
     resolution: int = 512
-    """Side of the video in pixels, even."""
+    """Side of the video in pixels, even, 16 to 4096."""
+
+    def __post_init__(self) -> None:
+        check_number("turntable.num_frames", self.num_frames, 1, 3600)
+        check_number("turntable.resolution", self.resolution, 16, 4096)
+        if self.resolution % 2:
+            raise InputError(f"turntable.resolution is {self.resolution}: give an even number")
 
 
 @dataclass
@@ -43,9 +57,10 @@ class GenerateConfig:
     """Settings of `scripts/generate.py`."""
 
     seed: int = 0
-    """Of all steps: the same seed gives the same files."""
+    """Of all steps, 0 to 2^63 - 1: the same seed gives the same files."""
     elevation_deg: str = "auto"
-    """Elevation of the camera that took the photo in degrees, or `auto` to estimate it."""
+    """Elevation of the camera that took the photo in degrees, above -90 and below 90, or `auto` to
+    estimate it."""
     resume: bool = False
     """Go on with what an earlier run left in the folder."""
     stage1: str = "data/models/nano/stage1"
@@ -57,6 +72,12 @@ class GenerateConfig:
     refiner: SamplerConfig = field(default_factory=SamplerConfig)
     mesh: MeshReconstructionConfig = field(default_factory=MeshReconstructionConfig)
     turntable: TurntableConfig = field(default_factory=TurntableConfig)
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        parse_elevation(self.elevation_deg)
+        check_path("stage1", self.stage1)
+        check_path("stage2", self.stage2)
 
 
 @dataclass(frozen=True)
@@ -253,11 +274,15 @@ def parse_elevation(value: str) -> float | None:
     """`auto` to None, a number to degrees.
 
     Raises:
-        InputError: neither.
+        InputError: neither, or not above -90 and below 90.
     """
     if value == "auto":
         return None
     try:
-        return float(value)
+        degrees = float(value)
     except ValueError as error:
-        raise InputError(f"elevation_deg={value}: give a number of degrees, or auto") from error
+        raise InputError(
+            f"elevation_deg is {shortened(value)}: give a number of degrees, or auto"
+        ) from error
+    check_elevation(degrees)
+    return degrees

@@ -7,7 +7,7 @@ import torch
 
 from hi3d.assets.surface_mesh import load_mesh
 from hi3d.cameras import Cameras
-from hi3d.config import check_number, config_to_dict
+from hi3d.config import check_elevation, check_number, check_seed, config_to_dict, shortened
 from hi3d.errors import InputError
 from hi3d.mesh import SUFFIXES, SurfaceMesh, is_closed, save_mesh
 from hi3d.pipelines.pictures import preview_cameras, render_mesh, render_shape, write_preview
@@ -33,7 +33,7 @@ class MeshReconstructionConfig:
     interpolated_views: int = 0
     """M of Section 4.4: views rendered from the splats between the given ones. They help where the
     given views do not agree (configs/generate.yaml has the paper's 16) and blur a surface that is
-    seen alike from all sides: benchmarks/interpolated_views.py. 0 or more."""
+    seen alike from all sides: benchmarks/interpolated_views.py. 0 to 1000."""
     splats: SplatConfig = field(default_factory=SplatConfig)
     neus: NeusConfig = field(default_factory=NeusConfig)
     meshing: MeshingConfig = field(default_factory=MeshingConfig)
@@ -42,11 +42,11 @@ class MeshReconstructionConfig:
     """Formats of the textured mesh: glb (always written), obj, ply."""
 
     def __post_init__(self) -> None:
-        check_number("interpolated_views", self.interpolated_views, 0)
+        check_number("interpolated_views", self.interpolated_views, 0, 1000)
         for name in self.export:
             if f".{name}" not in SUFFIXES:
                 known = ", ".join(suffix[1:] for suffix in SUFFIXES)
-                raise InputError(f"export holds {name}: use {known}")
+                raise InputError(f"export holds {shortened(name)}: use {known}")
 
 
 @dataclass
@@ -54,11 +54,17 @@ class ReconstructConfig(MeshReconstructionConfig):
     """Settings of `scripts/reconstruct.py`."""
 
     seed: int = 0
-    """Of splats and NeuS."""
+    """Of splats and NeuS, 0 to 2^63 - 1."""
     resume: bool = False
     """Go on with what an earlier run left in the folder."""
     elevation_deg: float | None = None
-    """Of a standard orbit, for folders without `cameras.json`."""
+    """Of a standard orbit, above -90 and below 90, for folders without `cameras.json`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_seed(self.seed)
+        if self.elevation_deg is not None:
+            check_elevation(self.elevation_deg)
 
 
 @dataclass(frozen=True)
