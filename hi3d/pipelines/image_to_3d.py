@@ -1,9 +1,11 @@
 """The chain: photo to textured mesh, as one list of steps after another."""
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -17,14 +19,14 @@ from hi3d.config import (
     shortened,
 )
 from hi3d.errors import InputError
-from hi3d.files import make_folder, shipped
+from hi3d.files import shipped
 from hi3d.mesh import SurfaceMesh
 from hi3d.photo.framing import ForegroundConfig, extract_foreground
-from hi3d.pipelines.loading import load_pipeline
+from hi3d.pipelines.loading import check_model, load_pipeline
 from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.pictures import render_mesh, write_contact_sheet, write_turntable
 from hi3d.pipelines.refiner import RefinerPipeline
-from hi3d.pipelines.run_folder import RunFolder, holds_results
+from hi3d.pipelines.run_folder import RunFolder, check_output, holds_results
 from hi3d.pipelines.sampler import SamplerConfig, seeded_generator
 from hi3d.pipelines.steps import Context, Step, run_steps
 from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, reconstruct_mesh
@@ -99,6 +101,8 @@ class Photo:
     """What the steps from the photo to the refined orbit are given."""
 
     reference: ReferenceImage
+    sha256: str
+    """Of the photo's content."""
     foreground_seconds: float
     elevation_deg: float | None
     """Of the photo's camera, None to estimate it."""
@@ -126,6 +130,7 @@ REFERENCE: Step[Photo, ReferenceImage] = Step(
     make_reference,
     lambda context, image, path: image.save(path),
     ReferenceImage.load,
+    lambda photo: {"photo": photo.sha256, "foreground": config_to_dict(photo.config.foreground)},
 )
 
 
@@ -150,7 +155,14 @@ def load_views(path: Path) -> Views:
     return Views.load(path.parent)
 
 
-ORBIT = Step("stage1", "orbit/cameras.json", make_orbit, save_views, load_views)
+def orbit_settings(photo: Photo) -> dict[str, Any]:
+    """What the orbit depends on beside the reference image."""
+    config = photo.config
+    named = {"seed": config.seed, "stage1": config.stage1, "elevation_deg": photo.elevation_deg}
+    return named | {"orbit": config_to_dict(config.orbit)}
+
+
+ORBIT = Step("stage1", "orbit/cameras.json", make_orbit, save_views, load_views, orbit_settings)
 
 
 # 3. Stage 2: the refined orbit.
@@ -163,7 +175,16 @@ def make_refined(context: Context[Photo]) -> Views:
     return pipeline(context[ORBIT], context[REFERENCE], config.refiner, generator)
 
 
-REFINED = Step("stage2", "refined/cameras.json", make_refined, save_views, load_views)
+def refined_settings(photo: Photo) -> dict[str, Any]:
+    """What the refined orbit depends on beside the orbit."""
+    config = photo.config
+    refiner = config_to_dict(config.refiner)
+    return {"seed": config.seed, "stage2": config.stage2, "refiner": refiner}
+
+
+REFINED = Step(
+    "stage2", "refined/cameras.json", make_refined, save_views, load_views, refined_settings
+)
 
 
 # 4. Splats, NeuS and texture are the steps of `views_to_mesh`. 5. Pictures of the result.
@@ -189,7 +210,14 @@ def nothing(_: object) -> None:
     """The value of a step that only draws."""
 
 
-TURNTABLE = Step("turntable", "turntable.mp4", nothing, save_turntable, nothing)
+TURNTABLE = Step(
+    "turntable",
+    "turntable.mp4",
+    nothing,
+    save_turntable,
+    nothing,
+    lambda pictures: {"turntable": config_to_dict(pictures.turntable)},
+)
 CONTACT_SHEET = Step("contact_sheet", "contact_sheet.png", nothing, save_contact_sheet, nothing)
 
 
@@ -214,11 +242,14 @@ def image_to_3d(
     """
     config = config or load_config(GenerateConfig, shipped(DEFAULT_CONFIG))
     elevation_deg = parse_elevation(config.elevation_deg)
+    check_models(config)
     if output is not None:
+        check_output(Path(output))
         holds_results(Path(output), config.resume)
     start = time.perf_counter()
     reference = extract_foreground(photo, config.foreground)
-    given = Photo(reference, round(time.perf_counter() - start, 3), elevation_deg, config)
+    seconds = round(time.perf_counter() - start, 3)
+    given = Photo(reference, content_hash(photo), seconds, elevation_deg, config)
     run = None
     if output is not None:
         settings = config_to_dict(config)
@@ -249,11 +280,11 @@ def generate(photos: Sequence[str], output: str, config: GenerateConfig) -> list
         InputError: something is wrong with the settings, the output or a photo; with several
             photos the good ones are finished first.
     """
-    parse_elevation(config.elevation_deg)
+    check_models(config)
+    check_output(Path(output))
     names = [Path(photo).stem for photo in photos]
     if len(set(names)) < len(names):
         raise InputError("two photos have the same name: rename one, or run them one by one")
-    make_folder(output)
     folders, errors = [], []
     for photo, name in zip(photos, names, strict=True):
         folder = Path(output) / name
@@ -268,6 +299,31 @@ def generate(photos: Sequence[str], output: str, config: GenerateConfig) -> list
     if errors:
         raise InputError("; ".join(errors))
     return folders
+
+
+def check_models(config: GenerateConfig) -> None:
+    """Look at both model folders without loading a network.
+
+    Raises:
+        InputError: one is missing, incomplete or of the other stage, or the elevation is neither
+            given nor estimated by stage 1.
+    """
+    index = check_model(OrbitPipeline, config.stage1)
+    check_model(RefinerPipeline, config.stage2)
+    estimator = index.get("elevation_estimator") or [None]
+    if config.elevation_deg == "auto" and estimator[0] is None:
+        raise InputError(
+            f"{config.stage1} cannot estimate the camera's elevation: give elevation_deg=NUMBER"
+        )
+
+
+def content_hash(photo: str | Path | Image.Image) -> str:
+    """SHA-256 of a photo's file, or of the pixels of an image in memory."""
+    if isinstance(photo, Image.Image):
+        content = f"{photo.mode} {photo.size} ".encode() + photo.tobytes()
+    else:
+        content = Path(photo).read_bytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def parse_elevation(value: str) -> float | None:

@@ -1,7 +1,9 @@
 """Views to a textured mesh: splats, interpolated views, NeuS, texture (paper, Section 4.4)."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -142,9 +144,42 @@ def save_textured(context: Context[Reconstruction], textured: SurfaceMesh, path:
     save_mesh(textured, path)
 
 
-SPLATS = Step("splats", "splats.ply", make_splats, save_splats, GaussianSplats.load_ply)
-SURFACE = Step("neus", "surface.ply", make_surface, save_surface, load_mesh)
-TEXTURE = Step("texture", "mesh.glb", make_textured, save_textured, load_mesh)
+def splat_settings(given: Reconstruction) -> dict[str, Any]:
+    """What the splats depend on."""
+    splats = config_to_dict(given.config.splats)
+    return {"views": views_hash(given.views), "seed": given.seed, "mesh.splats": splats}
+
+
+def surface_settings(given: Reconstruction) -> dict[str, Any]:
+    """What the surface depends on beside the splats."""
+    config = given.config
+    return {
+        "seed": given.seed,
+        "mesh.interpolated_views": config.interpolated_views,
+        "mesh.neus": config_to_dict(config.neus),
+        "mesh.meshing": config_to_dict(config.meshing),
+    }
+
+
+def texture_settings(given: Reconstruction) -> dict[str, Any]:
+    """What the files of the textured mesh depend on beside the surface."""
+    texture = config_to_dict(given.config.texture)
+    return {"mesh.texture": texture, "mesh.export": list(given.config.export)}
+
+
+def views_hash(views: Views) -> str:
+    """SHA-256 of the pixels and cameras of views."""
+    digest = hashlib.sha256()
+    for values in (views.rgb, views.alpha, views.cameras.viewmats, views.cameras.Ks):
+        digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+SPLATS = Step(
+    "splats", "splats.ply", make_splats, save_splats, GaussianSplats.load_ply, splat_settings
+)
+SURFACE = Step("neus", "surface.ply", make_surface, save_surface, load_mesh, surface_settings)
+TEXTURE = Step("texture", "mesh.glb", make_textured, save_textured, load_mesh, texture_settings)
 
 
 def reconstruct(
