@@ -27,7 +27,10 @@ MAX_PATH, MAX_NAME = 4095, 255
 """Longest path and longest name in it, in bytes, that Linux takes."""
 SHOWN = 80
 """Characters of a wrong value that a message shows."""
-UNREADABLE = (OmegaConfBaseException, YAMLError, OSError, ValueError, OverflowError, RecursionError)
+UNREADABLE = (
+    *(OmegaConfBaseException, YAMLError, OSError),
+    *(ValueError, TypeError, OverflowError, RecursionError),
+)
 """What reading a value can raise: also for a number of thousands of digits, or deep brackets."""
 
 

@@ -57,7 +57,7 @@ def enable_heic(path: Path) -> None:
         from pillow_heif import register_heif_opener
     except ImportError as error:
         raise InputError(
-            f"{path} is a HEIC photo, which needs pillow-heif: pip install pillow-heif, or save the "
-            "photo as JPEG"
+            f"{path} is a HEIC photo, which needs pillow-heif: pip install pillow-heif, or save "
+            "the photo as JPEG"
         ) from error
     register_heif_opener()

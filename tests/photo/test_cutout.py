@@ -1,4 +1,4 @@
-"""Transparency by evidence: specks, noise, translucent layers, corners, several objects, profiles."""
+"""Transparency by evidence: specks, noise, layers, corners, several objects; profiles."""
 
 import io
 
