@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hi3d.command_line import make_parser, parse_arguments, run
-from hi3d.config import config_to_dict, load_config
+from hi3d.config import check_number, check_path, config_to_dict, load_config
 from hi3d.errors import InputError
 
 
@@ -30,6 +30,9 @@ def main() -> None:
     arguments = parse_arguments(parser)
     if arguments.what == "views" and arguments.rotate_gt_deg:
         raise InputError("--rotate-gt-deg turns a mesh: leave it out for views")
+    check_number("--rotate-gt-deg", arguments.rotate_gt_deg, -360, 360)
+    for name, path in (("--pred", arguments.pred), ("--gt", arguments.gt)):
+        check_path(name, path)
     from hi3d.evaluation.mesh_files import MeshFilesConfig, score_mesh_files
     from hi3d.evaluation.tables import about_scores, markdown_table, write_results
     from hi3d.evaluation.view_matching import score_matched_views
@@ -43,9 +46,8 @@ def main() -> None:
         scores, how = score_matched_views(pred, gt, known and gt_known, config)
     else:
         config = load_config(MeshFilesConfig, arguments.config, arguments.overrides)
-        mesh_scores, how = score_mesh_files(
-            arguments.pred, arguments.gt, config, arguments.rotate_gt_deg
-        )
+        files = (arguments.pred, arguments.gt)
+        mesh_scores, how = score_mesh_files(*files, config, arguments.rotate_gt_deg)
         scores = asdict(mesh_scores)
     about = about_scores(arguments.what, how, config_to_dict(config))
     results = {arguments.pred.resolve().name: scores}

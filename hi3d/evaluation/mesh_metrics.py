@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hi3d.cameras import Cameras
+from hi3d.config import check_number, check_seed
 from hi3d.errors import InputError
 from hi3d.evaluation.enclosed_space import enclosed_cells
 from hi3d.mesh import SurfaceMesh
@@ -22,22 +23,23 @@ class MeshMetricsConfig:
     """How finely the meshes are sampled."""
 
     num_samples: int = 100_000
-    """Points drawn on each surface."""
+    """Points drawn on each surface, 1 to 1e8."""
     seed: int = 0
-    """Of the drawing."""
+    """Of the drawing, 0 to 2^63 - 1."""
     f_score_threshold: float = 0.02
-    """Distance at which a point counts as matched, world units."""
+    """Distance at which a point counts as matched, world units, 1e-9 to 1e9."""
     resolution: int = 64
-    """Cells along each side of the volume grid."""
+    """Cells along each side of the volume grid, 1 to 1024."""
     half_extent: float = 1.0
-    """The grid spans [-half_extent, half_extent]^3, world units."""
+    """The grid spans [-half_extent, half_extent]^3, world units, 1e-9 to 1e9."""
 
     def __post_init__(self) -> None:
-        for name in ("num_samples", "f_score_threshold", "resolution", "half_extent"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}: give a number above 0")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}: give a number of at least 0")
+        check_seed(self.seed)
+        for name, least, most in (
+            ("num_samples", 1, 1e8), ("f_score_threshold", 1e-9, 1e9),
+            ("resolution", 1, 1024), ("half_extent", 1e-9, 1e9),
+        ):  # fmt: skip
+            check_number(name, getattr(self, name), least, most)
 
 
 @dataclass(frozen=True)

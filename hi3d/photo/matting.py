@@ -73,18 +73,15 @@ def key_white_background(rgb: Tensor, tolerance: float = 0.04) -> Tensor:
     return clean_matte(torch.where(background, torch.zeros_like(alpha), alpha)[None])
 
 
-def clean_matte(alpha: Tensor, keep_soft: bool = False) -> Tensor:
+def clean_matte(alpha: Tensor) -> Tensor:
     """Drop specks: islands much smaller than the largest one, and opacity below 2 %.
 
     Args:
         alpha: [1, H, W] in [0, 1].
-        keep_soft: keep every island; only the faintest opacity goes.
     """
     from scipy import ndimage
 
     alpha = torch.where(alpha < 0.02, torch.zeros_like(alpha), alpha)
-    if keep_soft:
-        return alpha
     labels, count = ndimage.label((alpha[0] > 0.1).numpy(), structure=np.ones((3, 3)))
     if count == 0:
         return torch.zeros_like(alpha)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hi3d.photo.matting import key_white_views
+from hi3d.photo.view_alpha import views_alpha
 from hi3d.pipelines.camera_files import has_camera_file, read_camera_file
 from hi3d.progress import console
 from hi3d.views import Views, read_views
@@ -44,7 +44,7 @@ def load_views(folder: str | Path, elevation_deg: float | None = None, key: bool
         views = replace(views, rgb=views.rgb * views.alpha + 1 - views.alpha)
     if key and is_on_white(views):
         console.print(f"{folder}: images without alpha on white: white is taken as background")
-        views = replace(views, alpha=key_white_views(views.rgb, WHITE_TOLERANCE))
+        views = replace(views, alpha=views_alpha(views.rgb))
     return views
 
 

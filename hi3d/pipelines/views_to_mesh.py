@@ -1,13 +1,15 @@
 """Views to a textured mesh: splats, interpolated views, NeuS, texture (paper, Section 4.4)."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hi3d.assets.surface_mesh import load_mesh
 from hi3d.cameras import Cameras, between_views, check_cameras
-from hi3d.config import check_number, config_to_dict
+from hi3d.config import check_elevation, check_number, check_seed, config_to_dict, shortened
 from hi3d.errors import InputError
 from hi3d.mesh import SUFFIXES, SurfaceMesh, is_closed, save_mesh
 from hi3d.pipelines.given_views import load_views
@@ -35,7 +37,7 @@ class MeshReconstructionConfig:
     interpolated_views: int = 0
     """M of Section 4.4: views rendered from the splats between the given ones. They help where the
     given views do not agree (configs/generate.yaml has the paper's 16) and blur a surface that is
-    seen alike from all sides: benchmarks/variants/interpolated_views.yaml. 0 or more."""
+    seen alike from all sides: benchmarks/variants/interpolated_views.yaml. 0 to 1000."""
     splats: SplatConfig = field(default_factory=SplatConfig)
     neus: NeusConfig = field(default_factory=NeusConfig)
     meshing: MeshingConfig = field(default_factory=MeshingConfig)
@@ -44,11 +46,11 @@ class MeshReconstructionConfig:
     """Formats of the textured mesh: glb (always written), obj, ply."""
 
     def __post_init__(self) -> None:
-        check_number("interpolated_views", self.interpolated_views, 0)
+        check_number("interpolated_views", self.interpolated_views, 0, 1000)
         for name in self.export:
             if f".{name}" not in SUFFIXES:
                 known = ", ".join(suffix[1:] for suffix in SUFFIXES)
-                raise InputError(f"export holds {name}: use {known}")
+                raise InputError(f"export holds {shortened(name)}: use {known}")
 
 
 @dataclass
@@ -56,11 +58,17 @@ class ReconstructConfig(MeshReconstructionConfig):
     """Settings of `scripts/reconstruct.py`."""
 
     seed: int = 0
-    """Of splats and NeuS."""
+    """Of splats and NeuS, 0 to 2^63 - 1."""
     resume: bool = False
     """Go on with what an earlier run left in the folder."""
     elevation_deg: float | None = None
-    """Of a standard orbit, for folders without `cameras.json`."""
+    """Of a standard orbit, above -90 and below 90, for folders without `cameras.json`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_seed(self.seed)
+        if self.elevation_deg is not None:
+            check_elevation(self.elevation_deg)
 
 
 @dataclass(frozen=True)
@@ -145,9 +153,42 @@ def save_textured(context: Context[Reconstruction], textured: SurfaceMesh, path:
     save_mesh(textured, path)
 
 
-SPLATS = Step("splats", "splats.ply", make_splats, save_splats, GaussianSplats.load_ply)
-SURFACE = Step("neus", "surface.ply", make_surface, save_surface, load_mesh)
-TEXTURE = Step("texture", "mesh.glb", make_textured, save_textured, load_mesh)
+def splat_settings(given: Reconstruction) -> dict[str, Any]:
+    """What the splats depend on."""
+    splats = config_to_dict(given.config.splats)
+    return {"views": views_hash(given.views), "seed": given.seed, "mesh.splats": splats}
+
+
+def surface_settings(given: Reconstruction) -> dict[str, Any]:
+    """What the surface depends on beside the splats."""
+    config = given.config
+    return {
+        "seed": given.seed,
+        "mesh.interpolated_views": config.interpolated_views,
+        "mesh.neus": config_to_dict(config.neus),
+        "mesh.meshing": config_to_dict(config.meshing),
+    }
+
+
+def texture_settings(given: Reconstruction) -> dict[str, Any]:
+    """What the files of the textured mesh depend on beside the surface."""
+    texture = config_to_dict(given.config.texture)
+    return {"mesh.texture": texture, "mesh.export": list(given.config.export)}
+
+
+def views_hash(views: Views) -> str:
+    """SHA-256 of the pixels and cameras of views."""
+    digest = hashlib.sha256()
+    for values in (views.rgb, views.alpha, views.cameras.viewmats, views.cameras.Ks):
+        digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+SPLATS = Step(
+    "splats", "splats.ply", make_splats, save_splats, GaussianSplats.load_ply, splat_settings
+)
+SURFACE = Step("neus", "surface.ply", make_surface, save_surface, load_mesh, surface_settings)
+TEXTURE = Step("texture", "mesh.glb", make_textured, save_textured, load_mesh, texture_settings)
 
 
 def reconstruct(

@@ -26,6 +26,7 @@ from PIL import Image
 
 from hi3d.assets.parts import RenderObject
 from hi3d.color import srgb_from_linear
+from hi3d.config import check_number
 from hi3d.errors import InputError
 from hi3d.rendering.blender.open_exr import read_exr
 from hi3d.rendering.blender.process import BlenderProcess
@@ -72,8 +73,12 @@ class BlenderSettings:
     """A process that takes longer over the views of one object is killed."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise InputError(f"samples={self.samples}: use 1 or more")
+        for name, least, most in (
+            ("samples", 1, 1e6), ("filter_width", 0.01, 10), ("diffuse_bounces", 0, 1024),
+            ("transparent_bounces", 0, 1024), ("environment", 0, 1e6), ("threads", 0, 1024),
+            ("object_timeout_s", 1e-3, 1e7),
+        ):  # fmt: skip
+            check_number(f"cycles.{name}", getattr(self, name), least, most)
         if self.filter not in ("BOX", "GAUSSIAN", "BLACKMAN_HARRIS"):
             raise InputError(f"filter={self.filter}: use BOX, GAUSSIAN or BLACKMAN_HARRIS")
         if self.device not in ("auto", "cpu", "gpu"):
