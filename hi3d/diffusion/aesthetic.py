@@ -19,13 +19,13 @@ class AestheticScorer(ModelMixin, ConfigMixin):
     """LAION's aesthetic predictor: CLIP ViT-L/14 and a linear network of five layers."""
 
     @register_to_config
-    def __init__(self, image_encoder: dict[str, Any], widths: tuple[int, ...] = (1024, 128, 64, 16)):
+    def __init__(self, clip: dict[str, Any], widths: tuple[int, ...] = (1024, 128, 64, 16)):
         """Args:
-        image_encoder: settings of its `CLIPVisionConfig`.
+        clip: settings of its `CLIPVisionConfig`.
         widths: of the hidden layers.
         """
         super().__init__()
-        config = CLIPVisionConfig(**image_encoder)
+        config = CLIPVisionConfig(**clip)
         self.image_encoder = CLIPVisionModelWithProjection(config)
         layers: list[nn.Module] = []
         for before, after in zip((config.projection_dim, *widths[:-1]), widths, strict=True):

@@ -181,9 +181,7 @@ def depth_keys(name: str) -> Source:
     name = re.sub(
         r"^neck\.fusion_stage\.layers\.(\d)\.", lambda m: f"scratch.refinenet{4 - int(m[1])}.", name
     )
-    name = re.sub(
-        r"^neck\.convs\.(\d)\.", lambda m: f"scratch.layer{int(m[1]) + 1}_rn.", name
-    )
+    name = re.sub(r"^neck\.convs\.(\d)\.", lambda m: f"scratch.layer{int(m[1]) + 1}_rn.", name)
     name = re.sub(
         r"^neck\.reassemble_stage\.(readout_projects|layers)\.(\d)\.",
         lambda m: f"pretrained.act_postprocess{int(m[2]) + 1}.{m[1]}.",

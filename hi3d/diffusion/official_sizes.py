@@ -48,9 +48,7 @@ def unet_config(shapes: Shapes, num_time_ids: int, head_channels: int) -> dict[s
         "layers_per_block": step - 1,
         "addition_time_embed_dim": vector // num_time_ids,
         "projection_class_embeddings_input_dim": vector,
-        "cross_attention_dim": shapes[
-            f"{first[0]}.1.transformer_blocks.0.attn2.to_k.weight"
-        ][1],
+        "cross_attention_dim": shapes[f"{first[0]}.1.transformer_blocks.0.attn2.to_k.weight"][1],
         "num_attention_heads": tuple(max(width // head_channels, 1) for width in channels),
         "num_frames": NUM_ORBIT_VIEWS,
     }
@@ -113,7 +111,7 @@ def aesthetic_config(shapes: Shapes) -> dict[str, Any]:
     clip = {key.removeprefix(prefix): s for key, s in shapes.items() if key.startswith(prefix)}
     layers = [shapes[f"aesthetic_mlp.layers.{index}.weight"] for index in (0, 2, 4, 6)]
     return {
-        "image_encoder": clip_config(clip, 64, "quick_gelu"),
+        "clip": clip_config(clip, 64, "quick_gelu"),
         "widths": tuple(shape[0] for shape in layers),
     }
 
@@ -152,8 +150,6 @@ def depth_config(shapes: Shapes) -> DPTConfig:
         num_hidden_layers=count(shapes, r"pretrained\.model\.blocks\.(\d+)\."),
         num_attention_heads=max(width // 64, 1),
         layer_norm_eps=1e-6,
-        neck_hidden_sizes=[
-            shapes[f"scratch.layer{i}_rn.weight"][1] for i in (1, 2, 3, 4)
-        ],
+        neck_hidden_sizes=[shapes[f"scratch.layer{i}_rn.weight"][1] for i in (1, 2, 3, 4)],
         fusion_hidden_size=shapes["scratch.layer1_rn.weight"][0],
     )

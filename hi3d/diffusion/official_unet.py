@@ -19,7 +19,7 @@ class OfficialUNet(UNetSpatioTemporalConditionModel):
     all that diffusers' embedding of `added_time_ids` can make.
     """
 
-    @wraps(UNetSpatioTemporalConditionModel.__init__)
+    @wraps(UNetSpatioTemporalConditionModel.__init__)  # type: ignore[misc]
     def __init__(self, *arguments: Any, **settings: Any):
         super().__init__(*arguments, **settings)
         self.add_time_proj = nn.Identity()
