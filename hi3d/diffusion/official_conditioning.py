@@ -195,23 +195,6 @@ def official_stage2_condition(
     )
 
 
-def drop_frames(
-    concat: Tensor, probability: float, generator: torch.Generator | None = None
-) -> Tensor:
-    """Drop the concatenated condition frame by frame, as the released stage 1 was trained.
-
-    Args:
-        concat: [B, T, C, h, w].
-        probability: of each frame.
-        generator: CPU generator.
-
-    Returns:
-        [B, T, C, h, w], zero where dropped.
-    """
-    keep = torch.rand(concat.shape[:2], generator=generator) >= probability
-    return concat * keep.to(concat)[..., None, None, None]
-
-
 def sampled_latents(vae: VAE, frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """A sample of the posterior at the scale of the diffusion model.
 

@@ -12,7 +12,6 @@ from hi3d.diffusion.edm import sample_euler
 from hi3d.diffusion.official_conditioning import (
     blend_weight,
     blend_with_orbit,
-    drop_frames,
     official_depth,
     official_image_embeds,
     official_in_channels,
@@ -117,15 +116,6 @@ def test_blended_sampling_begins_at_the_orbit():
     )
     torch.testing.assert_close(seen[0], 10 * noise + orbit)
     torch.testing.assert_close(seen[1], noise + orbit / 10)  # x <- x sigma_next / sigma
-
-
-def test_frames_are_dropped_one_by_one():
-    concat = torch.ones(4, 16, 2, 3, 3)
-    dropped = drop_frames(concat, 0.5, torch.Generator().manual_seed(0))
-    kept = dropped.flatten(2).amax(2)
-    assert torch.equal(dropped, concat * kept[..., None, None, None])
-    assert 0 < kept.sum(1).min()
-    assert kept.sum(1).max() < 16
 
 
 def test_conditions_have_the_released_order():

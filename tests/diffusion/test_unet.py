@@ -32,8 +32,15 @@ def test_full_size_has_svds_parameters():
     assert count == 1_524_623_082 - 256 * 1280
 
 
-def test_remoulded_svd_starts_as_svd(tiny_models):
-    svd = load_network(str(tiny_models / "svd"), "unet")
+@pytest.fixture
+def doubles():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_remoulded_svd_starts_as_svd_at_its_default_frame_rate_and_motion(tiny_models, doubles):
+    svd = load_network(str(tiny_models / "svd"), "unet").double()
     sample = torch.randn(1, 16, 8, 8, 8)
     embeds, level = torch.randn(1, 1, 16), torch.tensor([0.3])
     with torch.no_grad():
@@ -43,7 +50,7 @@ def test_remoulded_svd_starts_as_svd(tiny_models):
         wide = torch.cat([sample, torch.randn(1, 16, 5, 8, 8)], dim=2)
         found = unet(wide, level, embeds, torch.tensor([[25.0, 0.02]])).sample
         faster = svd(sample, level, embeds, torch.tensor([[12.0, 127.0, 0.02]])).sample
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
     assert (faster - expected).abs().max() > 1e-5  # the frame rate does weigh here
 
 
