@@ -23,7 +23,7 @@ def main() -> None:
         "--head-channels", type=int, default=64, help="width of the UNet's attention heads"
     )
     arguments = parse_arguments(parser)
-    from hi3d.diffusion.official_folder import convert_checkpoint
+    from hi3d.diffusion.official.folder import convert_checkpoint
 
     convert_checkpoint(arguments.source, arguments.input, arguments.output, arguments.head_channels)
 

@@ -6,7 +6,7 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 
 from hi3d.cameras import NUM_ORBIT_VIEWS
-from hi3d.diffusion.official_unet import OfficialUNet
+from hi3d.diffusion.official.unet import OfficialUNet
 
 NUM_TIME_IDS = 2
 """Vector condition of the paper (Section 4.2): elevation and noise augmentation."""

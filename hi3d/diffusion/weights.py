@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import DPTForDepthEstimation
 
-from hi3d.diffusion.official_unet import OfficialUNet
+from hi3d.diffusion.official.unet import OfficialUNet
 from hi3d.diffusion.unet import NUM_TIME_IDS, from_svd
 from hi3d.errors import InputError
 from hi3d.files import write_json

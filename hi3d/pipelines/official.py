@@ -6,10 +6,10 @@ import torch
 from diffusers import EulerDiscreteScheduler
 from torch import Tensor
 
-from hi3d.diffusion.aesthetic import AestheticScorer
 from hi3d.diffusion.conditioning import VAE
 from hi3d.diffusion.edm import BeforeStep
-from hi3d.diffusion.official_conditioning import (
+from hi3d.diffusion.official.aesthetic import AestheticScorer
+from hi3d.diffusion.official.conditioning import (
     blend_weight,
     blend_with_orbit,
     official_stage1_condition,

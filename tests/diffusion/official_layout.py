@@ -17,8 +17,8 @@ from transformers import (
     DPTForDepthEstimation,
 )
 
-from hi3d.diffusion.aesthetic import AestheticScorer
-from hi3d.diffusion.official_keys import (
+from hi3d.diffusion.official.aesthetic import AestheticScorer
+from hi3d.diffusion.official.keys import (
     KeyMap,
     aesthetic_keys,
     clip_keys,
@@ -26,7 +26,7 @@ from hi3d.diffusion.official_keys import (
     unet_keys,
     vae_keys,
 )
-from hi3d.diffusion.official_unet import OfficialUNet
+from hi3d.diffusion.official.unet import OfficialUNet
 
 UNET = "model.diffusion_model."
 HEAD_CHANNELS = 32

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hi3d.diffusion.official_checkpoint import (
+from hi3d.diffusion.official.checkpoint import (
     UNET,
     Part,
     check_weights,
@@ -18,10 +18,10 @@ from hi3d.diffusion.official_checkpoint import (
     part_state,
     read_checkpoint,
 )
-from hi3d.diffusion.official_folder import convert_checkpoint
-from hi3d.diffusion.official_keys import unet_keys
-from hi3d.diffusion.official_sizes import unet_config
-from hi3d.diffusion.official_unet import OfficialUNet
+from hi3d.diffusion.official.folder import convert_checkpoint
+from hi3d.diffusion.official.keys import unet_keys
+from hi3d.diffusion.official.sizes import unet_config
+from hi3d.diffusion.official.unet import OfficialUNet
 from hi3d.diffusion.weights import load_network, load_unet
 from hi3d.errors import InputError
 from tests.diffusion.official_layout import HEAD_CHANNELS, checkpoint, networks, write
@@ -183,13 +183,13 @@ def test_damage_is_one_line_and_leaves_nothing(tmp_path, damage, message):
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from hi3d.diffusion import official_folder
+from hi3d.diffusion.official import folder
 from hi3d.progress import set_quiet
 set_quiet(True)
-official_folder.SHARD_SIZE = "50MB"
+folder.SHARD_SIZE = "50MB"
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before = peak()
-official_folder.convert_checkpoint("svd", sys.argv[1], sys.argv[2], 32)
+folder.convert_checkpoint("svd", sys.argv[1], sys.argv[2], 32)
 print((peak() - before) / Path(sys.argv[1]).stat().st_size)
 """
 

@@ -9,7 +9,7 @@ from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion 
 )
 
 from hi3d.diffusion.edm import sample_euler
-from hi3d.diffusion.official_conditioning import (
+from hi3d.diffusion.official.conditioning import (
     blend_weight,
     blend_with_orbit,
     official_depth,
@@ -21,7 +21,7 @@ from hi3d.diffusion.official_conditioning import (
     sampled_latents,
     sinusoid,
 )
-from hi3d.diffusion.official_folder import convert_checkpoint
+from hi3d.diffusion.official.folder import convert_checkpoint
 from hi3d.pipelines.official import OfficialOrbitPipeline, OfficialRefinerPipeline
 from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.refiner import RefinerPipeline

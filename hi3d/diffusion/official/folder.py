@@ -8,7 +8,7 @@ from typing import Any
 from diffusers import EulerDiscreteScheduler
 from torch import Tensor
 
-from hi3d.diffusion.official_checkpoint import (
+from hi3d.diffusion.official.checkpoint import (
     CONDITION_VAE,
     VAE,
     Checkpoint,

@@ -15,7 +15,7 @@ class OfficialUNet(UNetSpatioTemporalConditionModel, ModelMixin):
     """SVD's UNet with the released networks' group norms, and with a ready vector condition.
 
     `added_time_ids` is the vector condition [B, projection_class_embeddings_input_dim] itself, see
-    `hi3d.diffusion.official_conditioning`: the aesthetic part is not a sinusoid alone, which is
+    `hi3d.diffusion.official.conditioning`: the aesthetic part is not a sinusoid alone, which is
     all that diffusers' embedding of `added_time_ids` can make. (`ModelMixin` is named again
     because diffusers looks for it in this module.)
     """

@@ -12,7 +12,6 @@ from kornia.geometry.transform import resize
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
-from hi3d.diffusion.aesthetic import AestheticScorer
 from hi3d.diffusion.conditioning import (
     CLIP_MEAN,
     CLIP_STD,
@@ -21,6 +20,7 @@ from hi3d.diffusion.conditioning import (
     encode_condition,
     encode_frames,
 )
+from hi3d.diffusion.official.aesthetic import AestheticScorer
 from hi3d.diffusion.sampling import OrbitCondition
 
 SINUSOID = 256

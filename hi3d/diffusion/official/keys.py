@@ -168,7 +168,7 @@ def clip_keys(name: str) -> Source:
 
 
 def aesthetic_keys(name: str) -> Source:
-    """Sources of `hi3d.diffusion.aesthetic.AestheticScorer`."""
+    """Sources of `hi3d.diffusion.official.aesthetic.AestheticScorer`."""
     if name.startswith("image_encoder."):
         source = clip_keys(name.removeprefix("image_encoder."))
         return Source(f"aesthetic_model.{source.key}", source.third, source.transposed)

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, DPTForDepthEstimation
 
-from hi3d.diffusion.aesthetic import AestheticScorer
-from hi3d.diffusion.official_keys import (
+from hi3d.diffusion.official.aesthetic import AestheticScorer
+from hi3d.diffusion.official.keys import (
     KeyMap,
     aesthetic_keys,
     clip_keys,
@@ -26,14 +26,14 @@ from hi3d.diffusion.official_keys import (
     unet_keys,
     vae_keys,
 )
-from hi3d.diffusion.official_sizes import (
+from hi3d.diffusion.official.sizes import (
     aesthetic_config,
     clip_config,
     depth_config,
     unet_config,
     vae_config,
 )
-from hi3d.diffusion.official_unet import OfficialUNet
+from hi3d.diffusion.official.unet import OfficialUNet
 from hi3d.errors import InputError
 
 Checkpoint = Mapping[str, Tensor]
