@@ -12,6 +12,7 @@ from hi3d.diffusion.sampling import (
 from hi3d.diffusion.unet import UNetConfig, build_unet, from_svd, stage2_in_channels
 from hi3d.diffusion.weights import load_network, load_unet
 from hi3d.errors import InputError
+from tests.diffusion.official_layout import networks
 
 
 def condition(channels: int, elevation: float = 10.0) -> OrbitCondition:
@@ -39,10 +40,10 @@ def doubles():
     torch.set_default_dtype(torch.float32)
 
 
-def test_remoulded_svd_starts_as_svd_at_its_default_frame_rate_and_motion(tiny_models, doubles):
-    svd = load_network(str(tiny_models / "svd"), "unet").double()
+def test_remoulded_svd_starts_as_svd_at_its_default_frame_rate_and_motion(doubles):
+    svd = networks("svd")["unet"].double()
     sample = torch.randn(1, 16, 8, 8, 8)
-    embeds, level = torch.randn(1, 1, 16), torch.tensor([0.3])
+    embeds, level = torch.randn(1, 1, 24), torch.tensor([0.3])
     with torch.no_grad():
         svd.add_embedding.linear_2.weight *= 1000  # untrained, it hardly weighs
         unet = from_svd(svd, stage2_in_channels(4))
