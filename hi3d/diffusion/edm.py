@@ -14,6 +14,8 @@ from torch import Tensor
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(noisy latents [B, ...], sigma [B]) -> denoised latents [B, ...]."""
+BeforeStep = Callable[[int, Tensor, Tensor], Tensor]
+"""(step, x [B, ...], the first noise [B, ...]) -> x [B, ...] at the same noise level."""
 
 
 def c_skip(sigma: Tensor) -> Tensor:
@@ -134,6 +136,7 @@ def sample_euler(
     latents: Tensor,
     sigmas: Tensor,
     callback: Callable[[int, Tensor], None] | None = None,
+    before_step: BeforeStep | None = None,
 ) -> Tensor:
     """Integrate dx/dsigma = (x - D(x; sigma)) / sigma with Euler steps (EDM Algorithm 1, no churn).
 
@@ -142,12 +145,15 @@ def sample_euler(
         latents: [B, ...] noise of unit variance.
         sigmas: [num_steps + 1], decreasing, ending in 0.
         callback: called after each step with its index and the denoised latents.
+        before_step: changes x before each step; its last argument is `latents`.
 
     Returns:
         Latents [B, ...] at sigma = 0.
     """
     x = latents * math.sqrt(sigmas[0].item() ** 2 + 1)  # the variance of data plus noise
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        if before_step is not None:
+            x = before_step(i, x, latents)
         denoised = denoiser(x, sigma.to(x).expand(len(x)))
         derivative = (x - denoised) / sigma
         x = x + derivative * (sigma_next - sigma)

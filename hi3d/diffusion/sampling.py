@@ -7,7 +7,7 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor
 
-from hi3d.diffusion.edm import Denoiser, denoise, sample_euler
+from hi3d.diffusion.edm import BeforeStep, Denoiser, denoise, sample_euler
 from hi3d.diffusion.guidance import guide
 
 
@@ -20,7 +20,7 @@ class OrbitCondition:
     image_embeds: Tensor  # [B, 1, D]
     """CLIP embedding of the reference image."""
     added_time_ids: Tensor  # [B, 2]
-    """Elevation in degrees and noise augmentation."""
+    """Elevation in degrees and noise augmentation; for an `OfficialUNet` its vector [B, D]."""
     base: Tensor | None = None  # [B, T, 3, H, W]
     """Frames in [0, 1] to whose latents the diffused latents are the difference; None for a model
     that diffuses the latents themselves, as the paper does."""
@@ -98,6 +98,7 @@ def sample_orbit_latents(
     scales: Tensor,  # [T]
     generator: torch.Generator | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
+    before_step: BeforeStep | None = None,
 ) -> Tensor:
     """Sample orbits (paper Eq. 1, by EDM's Euler sampler).
 
@@ -108,6 +109,7 @@ def sample_orbit_latents(
         scales: [T] guidance scales.
         generator: CPU generator of the noise: the same seed gives the same orbit on any device.
         callback: see `edm.sample_euler`.
+        before_step: see `edm.sample_euler`.
 
     Returns:
         Scaled latents [B, T, C, h, w], of the difference to the base if there is one: see
@@ -116,4 +118,5 @@ def sample_orbit_latents(
     batch, num_frames, _, height, width = condition.concat.shape
     shape = (batch, num_frames, unet.config.out_channels, height, width)
     noise = torch.randn(shape, generator=generator).to(condition.concat.device)
-    return sample_euler(guided_denoiser(unet, condition, scales), noise, sigmas, callback)
+    denoiser = guided_denoiser(unet, condition, scales)
+    return sample_euler(denoiser, noise, sigmas, callback, before_step)

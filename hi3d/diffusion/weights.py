@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import DPTForDepthEstimation
 
+from hi3d.diffusion.official.unet import OfficialUNet
 from hi3d.diffusion.unet import NUM_TIME_IDS, from_svd
 from hi3d.errors import InputError
 from hi3d.files import write_json
@@ -122,6 +123,11 @@ def load_unet(folder: str, in_channels: int) -> UNetSpatioTemporalConditionModel
     """
     unet = load_network(folder, "unet")
     width = unet.config.addition_time_embed_dim
+    if isinstance(unet, OfficialUNet):
+        raise InputError(
+            f"the UNet of {folder} has the released code's conditions, which this training does "
+            "not give: start from SVD or from a folder of this training"
+        )
     is_svd = unet.config.projection_class_embeddings_input_dim != NUM_TIME_IDS * width
     if is_svd or unet.config.in_channels < in_channels:
         return from_svd(unet, in_channels)

@@ -110,11 +110,12 @@ class DiffusionModule(TrainingModule):
         )
 
     def drop_conditions(self, condition: OrbitCondition) -> OrbitCondition:
-        """Drop the embedding and the latents of some videos, independently (guidance)."""
+        """Drop the embedding, and independently the latents, of some videos (guidance)."""
         config = self.experiment.diffusion
         batch_size = len(condition.concat)
         keep_embeds = torch.rand(batch_size, 1, 1) >= config.drop_image_embeds
-        keep_latents = torch.rand(batch_size, 1, 1, 1, 1) >= config.drop_image_latents
+        num_draws = condition.concat.shape[1] if config.drop_latents_per_frame else 1
+        keep_latents = torch.rand(batch_size, num_draws, 1, 1, 1) >= config.drop_image_latents
         return replace(
             condition,
             concat=condition.concat * keep_latents.to(condition.concat),

@@ -140,6 +140,8 @@ class DiffusionConfig:
     drop_image_embeds: float = 0.1
     drop_image_latents: float = 0.1
     """Share of videos trained without the condition, for classifier-free guidance."""
+    drop_latents_per_frame: bool = False
+    """Drop latents frame by frame, as Hi3D's released code, and not per video."""
 
 
 @dataclass

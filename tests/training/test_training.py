@@ -168,6 +168,9 @@ def test_dropped_conditions_are_zero_for_whole_videos(orbits, tiny_models, tmp_p
     assert 150 < kept.sum() < 250
     assert (dropped.image_embeds == 0).all()
     assert (dropped.added_time_ids == 1).all()
+    experiment.diffusion.drop_latents_per_frame = True
+    kept = module.drop_conditions(full).concat.flatten(2).mean(2)
+    assert set(kept.mean(1).tolist()) == {0.0, 0.5, 1.0}
 
 
 def test_losses_in_closed_form():
