@@ -1,6 +1,7 @@
 """Convert a released checkpoint (Hi3D's stages, SVD) to a model folder."""
 
 from hi3d.command_line import make_parser, parse_arguments, run
+from hi3d.errors import InputError
 
 
 def main() -> None:
@@ -23,6 +24,9 @@ def main() -> None:
         "--head-channels", type=int, default=64, help="width of the UNet's attention heads"
     )
     arguments = parse_arguments(parser)
+    for given in (arguments.config, *arguments.overrides):
+        if given:
+            raise InputError(f"{given}: this command has no settings, leave it out")
     from hi3d.diffusion.official.folder import convert_checkpoint
 
     convert_checkpoint(arguments.source, arguments.input, arguments.output, arguments.head_channels)

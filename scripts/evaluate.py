@@ -19,13 +19,8 @@ def main() -> None:
     parser.add_argument("what", choices=["views", "mesh"], help="folders of views, or mesh files")
     parser.add_argument("--pred", required=True, type=Path, metavar="PATH", help="what to score")
     parser.add_argument("--gt", required=True, type=Path, metavar="PATH", help="ground truth")
-    parser.add_argument(
-        "--rotate-gt-deg",
-        type=float,
-        default=0.0,
-        metavar="A",
-        help="azimuth at which the photo shows the true mesh: turns it back by A degrees",
-    )
+    turn = "azimuth at which the photo shows the true mesh: turns it back by A degrees"
+    parser.add_argument("--rotate-gt-deg", type=float, default=0.0, metavar="A", help=turn)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the scores")
     arguments = parse_arguments(parser)
     if arguments.what == "views" and arguments.rotate_gt_deg:

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hi3d.orbits.camera_files import has_camera_file, read_camera_file
 from hi3d.photo.view_alpha import views_alpha
-from hi3d.pipelines.camera_files import has_camera_file, read_camera_file
 from hi3d.progress import console
 from hi3d.views import Views, read_views
 

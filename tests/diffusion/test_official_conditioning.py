@@ -179,7 +179,7 @@ def test_converted_folders_run_by_the_public_pipelines(folders):
     alpha = torch.zeros(1, 32, 32)
     alpha[:, 8:24, 8:24] = 1
     image = ReferenceImage(rgb, alpha)
-    sampler = SamplerConfig(num_inference_steps=2, background_tolerance=0.0)
+    sampler = SamplerConfig(num_inference_steps=2)
 
     def views(elevation, seed=0):
         return orbit(image, elevation, sampler, seeded_generator(seed)).views
