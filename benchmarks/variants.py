@@ -153,8 +153,8 @@ def loaded(path: Path) -> tuple[RenderObject, Truth]:
 def settings_of(variant: Variant, config: VariantsConfig) -> MeshReconstructionConfig:
     """The shared settings with the variant's own."""
     words = [f"shared.{key}={json.dumps(value)}" for key, value in variant.settings.items()]
-    base = {key: value for key, value in config_to_dict(config).items() if key == "shared"}
-    given = [f"shared.{key}={json.dumps(value)}" for key, value in _leaves(base["shared"])]
+    leaves = _leaves(config_to_dict(config)["shared"])
+    given = [f"shared.{key}={json.dumps(value)}" for key, value in leaves]
     words = [f"measure={config.measure}", "variants={x: {}}", *given, *words]
     return load_config(VariantsConfig, None, words).shared
 

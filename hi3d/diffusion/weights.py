@@ -10,7 +10,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import DiffusionPipeline, UNetSpatioTemporalConditionModel
+from diffusers import DiffusionPipeline, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from safetensors import SafetensorError
 from torch import nn
 from transformers import DPTForDepthEstimation
@@ -137,6 +137,18 @@ def load_unet(folder: str, in_channels: int) -> UNetSpatioTemporalConditionModel
             f"{in_channels}: give the other stage's folder"
         )
     return unet
+
+
+def svd_scheduler() -> EulerDiscreteScheduler:
+    """SVD's noise levels, 700 to 0.002, as diffusers writes them."""
+    return EulerDiscreteScheduler(
+        prediction_type="v_prediction",
+        use_karras_sigmas=True,
+        timestep_type="continuous",
+        timestep_spacing="leading",
+        sigma_min=0.002,
+        sigma_max=700.0,
+    )
 
 
 def write_model_index(

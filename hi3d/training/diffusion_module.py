@@ -6,31 +6,25 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor
 
 from hi3d.diffusion.conditioning import encode_frames, scaled_latents
 from hi3d.diffusion.edm import loss_denoising, sample_sigma
 from hi3d.diffusion.sampling import OrbitCondition, conditioned_network
 from hi3d.diffusion.unet import build_unet
-from hi3d.diffusion.weights import load_network, load_networks, load_unet, write_model_index
+from hi3d.diffusion.weights import (
+    load_network,
+    load_networks,
+    load_unet,
+    svd_scheduler,
+    write_model_index,
+)
 from hi3d.training.experiment import DiffusionExperiment
 from hi3d.training.module import Batch, TrainingModule
 
 VALIDATION_SIGMAS = (0.3, 1.0, 3.0, 10.0, 40.0)
 """Noise levels at which the validation loss is measured, so that its curve is not noise."""
-
-
-def build_scheduler() -> EulerDiscreteScheduler:
-    """The sampler's settings as diffusers writes them (SVD's noise levels, 700 to 0.002)."""
-    return EulerDiscreteScheduler(
-        prediction_type="v_prediction",
-        use_karras_sigmas=True,
-        timestep_type="continuous",
-        timestep_spacing="leading",
-        sigma_min=0.002,
-        sigma_max=700.0,
-    )
 
 
 class DiffusionModule(TrainingModule):
@@ -156,7 +150,7 @@ class DiffusionModule(TrainingModule):
 
     def export(self, folder: Path) -> None:
         """Write a model folder that the stage's pipeline reads."""
-        parts = {**self.frozen, "unet": self.network, "scheduler": build_scheduler()}
+        parts = {**self.frozen, "unet": self.network, "scheduler": svd_scheduler()}
         for name, part in parts.items():
             part.save_pretrained(folder / name)
         write_model_index(folder, parts, self.pipeline, resolution=self.experiment.data.resolution)

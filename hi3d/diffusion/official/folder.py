@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from diffusers import EulerDiscreteScheduler
 from torch import Tensor
 
 from hi3d.diffusion.official.checkpoint import (
@@ -18,7 +17,7 @@ from hi3d.diffusion.official.checkpoint import (
     part_state,
     read_checkpoint,
 )
-from hi3d.diffusion.weights import write_model_index
+from hi3d.diffusion.weights import svd_scheduler, write_model_index
 from hi3d.errors import InputError
 from hi3d.files import make_folder
 from hi3d.progress import track
@@ -37,18 +36,6 @@ PIPELINES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "svd": (("diffusers", "StableVideoDiffusionPipeline"), {}),
 }
 """Pipeline of each kind of checkpoint, and its settings."""
-
-
-def svd_scheduler() -> EulerDiscreteScheduler:
-    """SVD's noise levels, 700 to 0.002, as diffusers writes them."""
-    return EulerDiscreteScheduler(
-        prediction_type="v_prediction",
-        use_karras_sigmas=True,
-        timestep_type="continuous",
-        timestep_spacing="leading",
-        sigma_min=0.002,
-        sigma_max=700.0,
-    )
 
 
 def convert_checkpoint(
