@@ -150,7 +150,7 @@ def tiny_models(tmp_path_factory) -> Path:
     from hi3d.diffusion.unet import UNetConfig, build_unet, stage1_in_channels, stage2_in_channels
     from hi3d.diffusion.weights import svd_scheduler, write_model_index
     from hi3d.nano.experiment import DepthConfig
-    from hi3d.nano.orbit_predictor import OrbitPredictor
+    from hi3d.nano.grid.predictor import GridPredictor
     from hi3d.nano.train_networks import build_depth_estimator
 
     unet_config = UNetConfig([32, 32], 1, [1, 1], 16, 32)
@@ -174,6 +174,8 @@ def tiny_models(tmp_path_factory) -> Path:
         )
     )
     depth = build_depth_estimator(DepthConfig(16, 4, 16, 4, 2, 8))
+    predictor = GridPredictor(TINY, 8, (8, 8, 32), 1)
+    torch.nn.init.constant_(predictor.head.bias[2:6], 6.0)  # solid where the photo shows something
     shared = {
         "vae": vae,
         "image_encoder": image_encoder,
@@ -183,7 +185,7 @@ def tiny_models(tmp_path_factory) -> Path:
     stage1 = {
         **shared,
         "unet": build_unet(unet_config, stage1_in_channels(4), 4),
-        "orbit_predictor": OrbitPredictor(4, 8, hidden_size=8, num_blocks=1, rank=4),
+        "grid_predictor": predictor,
     }
     stage2 = {
         **shared,

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from omegaconf import MISSING
-
 from hi3d.training.experiment import (
     DiffusionConfig,
     Experiment,
@@ -99,39 +97,10 @@ class DepthExperiment(Experiment):
 
 
 @dataclass
-class OrbitPredictorConfig:
-    """`OrbitPredictor`, its loss and its data."""
-
-    hidden_size: int = 1024
-    num_blocks: int = 2
-    rank: int = 384
-    dropout: float = 0.1
-    starts_per_orbit: int = 4
-    """Views of each orbit that a step takes as the reference."""
-    basis_batches: int = 20
-    """Training batches from which the first patterns are found."""
-    error_floors: list[float] = field(default_factory=lambda: [1e-3, 1e-5])
-    """Added to a view's mean squared error before the logarithm, at the start and at the end of
-    the training, and in between on a logarithmic scale. 1e-5 is 50 dB."""
-    mirror_probability: float = 0.5
-    permute_colors_probability: float = 0.3
-    """See `hi3d.nano.augmentation.augment_orbits`."""
-
-
-@dataclass
-class OrbitPredictorExperiment(Experiment):
-    """Training of the orbit predictor."""
-
-    vae: str = MISSING
-    """Model folder of the VAE."""
-    orbit_predictor: OrbitPredictorConfig = field(default_factory=OrbitPredictorConfig)
-
-
-@dataclass
 class NanoDiffusionConfig(DiffusionConfig):
     """Noise levels and conditions of the small stages, which diffuse the difference to a video.
 
-    Stage 1: to the orbit predictor's, or else to the reference image, mirrored behind the object.
+    Stage 1: to the grid predictor's, or else to the reference image, mirrored behind the object.
     Stage 2: to the coarse orbit, with the reference image's detail where both agree. Not in the
     paper.
     """
@@ -149,8 +118,8 @@ class NanoDiffusionConfig(DiffusionConfig):
 class NanoStage1Experiment(Stage1Experiment):
     """Stage 1 of the small model."""
 
-    orbit_predictor: str | None = None
-    """Model folder of the orbit predictor."""
+    grid_predictor: str | None = None
+    """Model folder of the grid predictor."""
     diffusion: NanoDiffusionConfig = field(default_factory=NanoDiffusionConfig)
 
 
@@ -159,7 +128,7 @@ class NanoStage2Experiment(Stage2Experiment):
     """Stage 2 of the small model."""
 
     stage1_cross_fitted: list[str] = field(default_factory=list)
-    """Model folders of orbit predictors that replace `stage1`'s own: number k was trained with
+    """Model folders of grid predictors that replace `stage1`'s own: number k was trained with
     `data.held_out_fold=k` and is run on the orbits of that fold. A predictor's outputs on orbits
     that it was trained on are better than any it gives at inference, and teach stage 2 to leave
     its input alone."""

@@ -2,18 +2,22 @@
 
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from hi3d.nano.orbit_predictor import OrbitPredictor, base_video
+from hi3d.nano.base_orbit import base_orbit
+from hi3d.nano.grid.predictor import GridPredictor
 from hi3d.nano.reference_detail import add_reference_detail
-from hi3d.pipelines.orbit import OrbitPipeline
+from hi3d.pipelines.orbit import BaseOrbit, OrbitPipeline
 from hi3d.pipelines.refiner import RefinerPipeline
+from hi3d.views import ReferenceImage, Views
 
 
 class NanoOrbitPipeline(OrbitPipeline):
     """Stage 1 that adds to a predicted orbit, or else to the photo, mirrored behind the object."""
 
-    _optional_components = ["elevation_estimator", "orbit_predictor"]  # noqa: RUF012
+    _optional_components = ["elevation_estimator", "grid_predictor"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -22,24 +26,39 @@ class NanoOrbitPipeline(OrbitPipeline):
         unet: Any,
         scheduler: Any,
         elevation_estimator: Any = None,
-        orbit_predictor: OrbitPredictor | None = None,
+        grid_predictor: GridPredictor | None = None,
         resolution: int = 64,
     ):
         """Args:
-        vae: as `OrbitPipeline`, and so all but `orbit_predictor`.
+        vae: as `OrbitPipeline`, and so all but `grid_predictor`.
         image_encoder: CLIP embedding of the reference image.
         unet: the denoising network.
         scheduler: its config holds the noise levels.
-        elevation_estimator: for photos whose elevation is not known.
-        orbit_predictor: makes the video to whose latents the UNet adds a difference.
+        elevation_estimator: for photos whose elevation is not known; the grid predictor's own
+            estimate goes before it.
+        grid_predictor: renders the video to whose latents the UNet adds a difference.
         resolution: image side that the UNet was trained at.
         """
         super().__init__(vae, image_encoder, unet, scheduler, elevation_estimator, resolution)
-        self.register_modules(orbit_predictor=orbit_predictor)
+        self.register_modules(grid_predictor=grid_predictor)
 
-    def base_video(self, reference: Tensor, elevation_deg: Tensor) -> Tensor:
-        """The predicted orbit, [B, T, 3, H, W]."""
-        return base_video(self.vae, self.orbit_predictor, reference, elevation_deg)
+    def base_orbit(self, reference: Tensor, elevation_deg: Tensor) -> BaseOrbit:
+        """The predicted orbit with its alpha, or the photo around."""
+        return base_orbit(self.grid_predictor, reference, elevation_deg)
+
+    def view_alpha(self, frames: Tensor, image: ReferenceImage, base: BaseOrbit | None) -> Tensor:
+        """The predicted orbit's, if there is one."""
+        if base is None or base.alpha is None:
+            return super().view_alpha(frames, image, base)
+        return base.alpha[0].cpu()
+
+    def estimated_elevation_deg(self, reference: Tensor) -> Tensor | None:
+        """The grid predictor's estimate, if there is one."""
+        if self.grid_predictor is None:
+            return super().estimated_elevation_deg(reference)
+        size = self.grid_predictor.config.resolution
+        photo = F.interpolate(reference, (size, size), mode="area")
+        return self.grid_predictor(photo).elevation_deg
 
 
 class NanoRefinerPipeline(RefinerPipeline):
@@ -49,3 +68,10 @@ class NanoRefinerPipeline(RefinerPipeline):
         """The orbit with the reference's detail, twice."""
         detailed = add_reference_detail(orbit, reference)
         return detailed, detailed
+
+    def view_alpha(self, frames: Tensor, image: ReferenceImage, views: Views) -> Tensor:
+        """Stage 1's, enlarged: it comes from a whole object rather than from whiteness."""
+        size = frames.shape[-2:]
+        alpha = F.interpolate(views.alpha, size, mode="bilinear", align_corners=False)
+        front = F.interpolate(image.alpha[None], size, mode="area")
+        return torch.cat([front, alpha[1:]])

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hi3d.nano.orbit_predictor import repeat_around
+from hi3d.nano.base_orbit import repeat_around
 
 CELL = 8
 """Pixels a side over which colours are averaged: what is finer is detail."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor
 
@@ -10,8 +11,9 @@ from hi3d.data.epoch_order import fold_of
 from hi3d.diffusion.weights import load_network, read_model_index
 from hi3d.errors import InputError
 from hi3d.nano.augmentation import augment_orbits
+from hi3d.nano.base_orbit import base_orbit
 from hi3d.nano.experiment import NanoDiffusionConfig, NanoStage1Experiment, NanoStage2Experiment
-from hi3d.nano.orbit_predictor import OrbitPredictor, base_video
+from hi3d.nano.grid.predictor import GridPredictor
 from hi3d.nano.reference_detail import add_reference_detail
 from hi3d.training.diffusion_module import DiffusionModule
 from hi3d.training.losses import relative_weights
@@ -53,27 +55,24 @@ class DifferenceModule(DiffusionModule):
 
 
 class NanoStage1Module(DifferenceModule, Stage1Module):
-    """Stage 1 that adds to the orbit predictor's orbit."""
+    """Stage 1 that adds to the grid predictor's orbit."""
 
     experiment: NanoStage1Experiment
     pipeline = ("hi3d.nano.pipelines", "NanoOrbitPipeline")
 
     def load_frozen(self, experiment: NanoStage1Experiment) -> dict[str, Any]:  # type: ignore[override]
-        """Stage 1's networks and the orbit predictor, if given."""
+        """Stage 1's networks and the grid predictor, if given."""
         frozen = super().load_frozen(experiment)
-        if experiment.orbit_predictor is not None:
-            name = "orbit_predictor"
-            frozen[name] = load_network(experiment.orbit_predictor, name)
+        if experiment.grid_predictor is not None:
+            name = "grid_predictor"
+            frozen[name] = load_network(experiment.grid_predictor, name)
         return frozen
 
-    def base_video(self, reference: Tensor, elevation_deg: Tensor) -> Tensor:
-        """As `NanoOrbitPipeline.base_video`."""
-        return base_video(self.frozen["vae"], self.predictor, reference, elevation_deg)
-
-    @property
-    def predictor(self) -> OrbitPredictor | None:
-        """The orbit predictor, if there is one."""
-        return getattr(self.frozen, "orbit_predictor", None)
+    def base_video(self, batch: Batch) -> Tensor:
+        """Frames of `NanoOrbitPipeline.base_orbit`."""
+        predictor = getattr(self.frozen, "grid_predictor", None)
+        frames = batch["rgb"].shape[1]
+        return base_orbit(predictor, first_views(batch), batch["elevation_deg"], frames).rgb
 
 
 class NanoStage2Module(DifferenceModule, Stage2Module):
@@ -85,24 +84,24 @@ class NanoStage2Module(DifferenceModule, Stage2Module):
 
     def __init__(self, experiment: NanoStage2Experiment):
         """Args:
-        experiment: as stage 2, with the cross-fitted orbit predictors.
+        experiment: as stage 2, with the cross-fitted grid predictors.
 
         Raises:
-            InputError: a model folder is missing or broken, or stage 1 has no orbit predictor that
+            InputError: a model folder is missing or broken, or stage 1 has no grid predictor that
                 the cross-fitted ones could stand for.
         """
-        self.predictors: list[OrbitPredictor] = []
+        self.predictors: list[GridPredictor] = []
         super().__init__(experiment)
 
     def load_stage1(self, folder: str) -> dict[str, Any]:
-        """Stage 1's UNet and orbit predictor, and the predictors of the folds."""
+        """Stage 1's UNet and grid predictor, and the predictors of the folds."""
         networks = super().load_stage1(folder)
-        name = "orbit_predictor"
+        name = "grid_predictor"
         if name in read_model_index(folder):
             networks[name] = load_network(folder, name).requires_grad_(False)
         if self.experiment.stage1_cross_fitted and name not in networks:
             raise InputError(
-                f"stage1_cross_fitted needs an orbit predictor in stage1={folder}: "
+                f"stage1_cross_fitted needs a grid predictor in stage1={folder}: "
                 "leave it out, or give another stage 1"
             )
         self.predictors = [
@@ -126,12 +125,19 @@ class NanoStage2Module(DifferenceModule, Stage2Module):
     def stage1_base_video(
         self, reference: Tensor, batch: Batch, networks: dict[str, Any]
     ) -> Tensor:
-        """As `NanoOrbitPipeline.base_video`, of the batch's fold."""
-        predictor = networks.get("orbit_predictor")
+        """Frames of `NanoOrbitPipeline.base_orbit`, of the batch's fold."""
+        predictor = networks.get("grid_predictor")
         if self.predictors:
             fold = fold_of(batch["uid"][0], len(self.predictors))
             predictor = self.predictors[fold].to(self.device)
-        return base_video(self.frozen["vae"], predictor, reference, batch["elevation_deg"])
+        first = F.interpolate(first_views(batch), reference.shape[-2:], mode="area")
+        frames = batch["rgb"].shape[1]
+        return base_orbit(predictor, first, batch["elevation_deg"], frames).rgb
+
+
+def first_views(batch: Batch) -> Tensor:
+    """The reference images with alpha. [B, 4, H, W]"""
+    return torch.cat([batch["rgb"][:, 0], batch["alpha"][:, 0]], 1)
 
 
 def single_orbits(batch: Batch) -> list[Batch]:

@@ -6,9 +6,9 @@ from hi3d.nano.experiment import (
     ImageEncoderExperiment,
     NanoStage1Experiment,
     NanoStage2Experiment,
-    OrbitPredictorExperiment,
     VAEExperiment,
 )
+from hi3d.nano.grid.training import GridPredictorExperiment, GridPredictorModule
 from hi3d.nano.stages import NanoStage1Module, NanoStage2Module
 from hi3d.nano.train_networks import (
     DepthModule,
@@ -16,7 +16,6 @@ from hi3d.nano.train_networks import (
     ImageEncoderModule,
     VAEModule,
 )
-from hi3d.nano.train_orbit_predictor import OrbitPredictorModule
 from hi3d.training.tasks import TASKS, Task
 
 NANO_TASKS: dict[str, Task] = {
@@ -24,7 +23,7 @@ NANO_TASKS: dict[str, Task] = {
     "image_encoder": Task(ImageEncoderExperiment, ImageEncoderModule),
     "elevation": Task(ElevationExperiment, ElevationModule),
     "depth": Task(DepthExperiment, DepthModule, load_depth=True),
-    "orbit_predictor": Task(OrbitPredictorExperiment, OrbitPredictorModule),
+    "grid_predictor": Task(GridPredictorExperiment, GridPredictorModule, load_depth=True),
     "nano_stage1": Task(NanoStage1Experiment, NanoStage1Module),
     "nano_stage2": Task(NanoStage2Experiment, NanoStage2Module),
 }

@@ -17,7 +17,7 @@ from hi3d.diffusion.official.conditioning import (
     sampled_latents,
 )
 from hi3d.diffusion.sampling import OrbitCondition
-from hi3d.pipelines.orbit import OrbitPipeline
+from hi3d.pipelines.orbit import BaseOrbit, OrbitPipeline
 from hi3d.pipelines.refiner import RefinerPipeline
 
 
@@ -54,6 +54,7 @@ class OfficialOrbitPipeline(OrbitPipeline):
         reference: Tensor,
         elevation_deg: Tensor,
         noise_aug_strength: Tensor,
+        base: BaseOrbit | None,
         generator: torch.Generator | None,
     ) -> OrbitCondition:
         """As `OrbitPipeline.condition`, by `official_stage1_condition`."""

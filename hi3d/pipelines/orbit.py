@@ -22,6 +22,16 @@ from hi3d.views import ReferenceImage, Views
 
 
 @dataclass(frozen=True)
+class BaseOrbit:
+    """A video whose difference is diffused, for models trained so."""
+
+    rgb: Tensor  # [B, T, 3, H, W]
+    """Over white, in [0, 1]."""
+    alpha: Tensor | None = None  # [B, T, 1, H, W]
+    """In [0, 1]; None where it does not say what is background."""
+
+
+@dataclass(frozen=True)
 class OrbitOutput:
     """What stage 1 returns."""
 
@@ -87,13 +97,15 @@ class OrbitPipeline(StagePipeline):
         sampler = sampler or SamplerConfig()
         # 1. The reference image at the model's resolution.
         resolution = self.config.resolution
-        rgb = F.interpolate(image.rgb[None], (resolution, resolution), mode="area")
-        rgb = rgb.to(self.device)
+        size = (resolution, resolution)
+        rgba = torch.cat([image.rgb, image.alpha])[None]
+        rgba = F.interpolate(rgba, size, mode="area").to(self.device)
         # 2. Image latents for channel concatenation, CLIP embedding for cross-attention, elevation.
-        elevation = self._elevation(rgb, elevation_deg)
-        elevations = torch.tensor([elevation], device=rgb.device)
+        elevation = self._elevation(rgba, elevation_deg)
+        elevations = torch.tensor([elevation], device=rgba.device)
         noise_aug_strength = torch.tensor([sampler.noise_aug_strength])
-        condition = self.condition(rgb, elevations, noise_aug_strength, generator)
+        base = self.base_orbit(rgba, elevations)
+        condition = self.condition(rgba[:, :3], elevations, noise_aug_strength, base, generator)
         # 3. Denoise the orbit.
         sigmas = sampling_sigmas(sampler, self.scheduler)
         scales = guidance_scales(sampler.guidance, NUM_ORBIT_VIEWS)
@@ -103,7 +115,7 @@ class OrbitPipeline(StagePipeline):
             )
         # 4. Decode, and tell the object from the white background.
         frames = decode_orbit(self.vae, latents, condition.base, sampler.decode_chunk_size)[0].cpu()
-        alpha = views_alpha(frames, image.alpha)
+        alpha = self.view_alpha(frames, image, base)
         views = Views(frames, alpha, orbit_cameras(elevation, resolution))
         return OrbitOutput(views, elevation)
 
@@ -112,6 +124,7 @@ class OrbitPipeline(StagePipeline):
         reference: Tensor,
         elevation_deg: Tensor,
         noise_aug_strength: Tensor,
+        base: BaseOrbit | None,
         generator: torch.Generator | None,
     ) -> OrbitCondition:
         """What the UNet is told.
@@ -120,6 +133,7 @@ class OrbitPipeline(StagePipeline):
             reference: [B, 3, H, W] in [0, 1].
             elevation_deg: [B].
             noise_aug_strength: [B].
+            base: of `base_orbit`.
             generator: CPU generator of the noise augmentation.
         """
         return stage1_condition(
@@ -129,29 +143,50 @@ class OrbitPipeline(StagePipeline):
             elevation_deg,
             noise_aug_strength,
             NUM_ORBIT_VIEWS,
-            self.base_video(reference, elevation_deg),
+            None if base is None else base.rgb,
             generator,
         )
 
-    def base_video(self, reference: Tensor, elevation_deg: Tensor) -> Tensor | None:
-        """A video whose difference is diffused, for models trained so; None for the paper's.
+    def base_orbit(self, reference: Tensor, elevation_deg: Tensor) -> BaseOrbit | None:
+        """The video whose difference is diffused; None for the paper's model.
 
         Args:
-            reference: [B, 3, H, W] in [0, 1].
+            reference: [B, 4, H, W] RGB over white and alpha, in [0, 1].
             elevation_deg: [B].
-
-        Returns:
-            [B, T, 3, H, W] in [0, 1], or None.
         """
         return None
 
-    def _elevation(self, rgb: Tensor, elevation_deg: float | None) -> float:
+    def view_alpha(self, frames: Tensor, image: ReferenceImage, base: BaseOrbit | None) -> Tensor:
+        """Opacity of the decoded frames; that of frame 0 is the reference image's.
+
+        Args:
+            frames: [T, 3, H, W] over white, in [0, 1].
+            image: the reference image.
+            base: of `base_orbit`.
+
+        Returns:
+            [T, 1, H, W] in [0, 1].
+        """
+        return views_alpha(frames, image.alpha)
+
+    def estimated_elevation_deg(self, reference: Tensor) -> Tensor | None:
+        """Of the camera of reference images; None where this model cannot say. [B]
+
+        Args:
+            reference: [B, 4, H, W] RGB over white and alpha, in [0, 1].
+        """
+        if self.elevation_estimator is None:
+            return None
+        return self.elevation_estimator(reference[:, :3])
+
+    def _elevation(self, reference: Tensor, elevation_deg: float | None) -> float:
         if elevation_deg is None:
-            if self.elevation_estimator is None:
+            estimate = self.estimated_elevation_deg(reference)
+            if estimate is None:
                 raise InputError(
                     "this model cannot estimate the camera's elevation: give elevation_deg=NUMBER"
                 )
-            return round(self.elevation_estimator(rgb).clamp(-10, 40).item(), 2)
+            return round(estimate.clamp(-10, 40).item(), 2)
         if not -90 < elevation_deg < 90:
             raise InputError(f"elevation_deg={elevation_deg}: give degrees between -90 and 90")
         return float(elevation_deg)

@@ -100,8 +100,21 @@ class RefinerPipeline(StagePipeline):
             )
         # 4. Decode, and tell the object from the white background.
         frames = decode_orbit(self.vae, latents, condition.base, sampler.decode_chunk_size)[0].cpu()
-        alpha = views_alpha(frames, image.alpha)
+        alpha = self.view_alpha(frames, image, views)
         return Views(frames, alpha, views.cameras.resized(size[1], size[0]))
+
+    def view_alpha(self, frames: Tensor, image: ReferenceImage, views: Views) -> Tensor:
+        """Opacity of the refined frames; that of frame 0 is the reference image's.
+
+        Args:
+            frames: [V, 3, H, W] over white, in [0, 1].
+            image: the reference image.
+            views: stage 1's orbit.
+
+        Returns:
+            [V, 1, H, W] in [0, 1].
+        """
+        return views_alpha(frames, image.alpha)
 
     def condition(
         self,

@@ -33,9 +33,9 @@ class Stage1Module(DiffusionModule):
             elevation_deg,
             noise_aug_strength,
             batch["rgb"].shape[1],
-            self.base_video(reference, elevation_deg),
+            self.base_video(batch),
         )
 
-    def base_video(self, reference: Tensor, elevation_deg: Tensor) -> Tensor | None:
-        """As `OrbitPipeline.base_video`: None for the paper's model."""
+    def base_video(self, batch: Batch) -> Tensor | None:
+        """Frames [B, T, 3, H, W] of `OrbitPipeline.base_orbit`: None for the paper's model."""
         return None

@@ -98,7 +98,8 @@ class Stage2Module(DiffusionModule):
     def stage1_base_video(
         self, reference: Tensor, batch: Batch, networks: dict[str, Any]
     ) -> Tensor | None:
-        """As `OrbitPipeline.base_video`, of the stage 1 whose outputs are trained on.
+        """Frames [B, T, 3, H, W] of `OrbitPipeline.base_orbit`, of the stage 1 whose outputs are
+        trained on; None for the paper's model.
 
         Args:
             reference: [B, 3, H, W] in [0, 1], at stage 1's resolution.

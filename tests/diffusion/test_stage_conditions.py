@@ -36,7 +36,9 @@ def trained_condition(task: str, pipeline, frames, orbit=None):
     module.noise_aug_strength = lambda batch_size: torch.full((batch_size,), 0.02)
     module.coarse_orbit = lambda batch: orbit
     torch.manual_seed(4)
-    return module.condition({"rgb": frames, "elevation_deg": torch.tensor([10.0])})
+    alpha = torch.ones_like(frames[:, :, :1])
+    elevation_deg = torch.tensor([10.0])
+    return module.condition({"rgb": frames, "alpha": alpha, "elevation_deg": elevation_deg})
 
 
 def sampled_condition(monkeypatch, module, pipeline, *arguments):
@@ -62,7 +64,7 @@ def assert_equal(trained, sampled) -> None:
 
 def paper_pipeline(pipeline, pipeline_class):
     """The paper's pipeline over the networks of the small model's."""
-    parts = {k: v for k, v in pipeline.components.items() if k != "orbit_predictor"}
+    parts = {k: v for k, v in pipeline.components.items() if k != "grid_predictor"}
     return pipeline_class(**parts, resolution=pipeline.config.resolution)
 
 

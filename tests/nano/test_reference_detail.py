@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hi3d.nano.orbit_predictor import repeat_around
+from hi3d.nano.base_orbit import repeat_around
 from hi3d.nano.reference_detail import TOLERANCE, add_reference_detail
 
 

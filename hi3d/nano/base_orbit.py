@@ -1,0 +1,55 @@
+"""The video to whose latents the small model's stage 1 adds a difference."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hi3d.cameras import NUM_ORBIT_VIEWS
+from hi3d.nano.grid.predictor import GridPredictor, predict_grid, render_grid
+from hi3d.pipelines.orbit import BaseOrbit
+
+
+def base_orbit(
+    predictor: GridPredictor | None,
+    reference: Tensor,
+    elevation_deg: Tensor,
+    num_frames: int = NUM_ORBIT_VIEWS,
+) -> BaseOrbit:
+    """The predicted orbit, or else the reference image, mirrored behind the object.
+
+    Args:
+        predictor: None where the model has none.
+        reference: [B, 4, H, W] RGB over white and alpha, in [0, 1].
+        elevation_deg: [B].
+        num_frames: T.
+    """
+    rgb = reference[:, :3]
+    if predictor is None:
+        return BaseOrbit(repeat_around(rgb, num_frames))
+    size = predictor.config.resolution
+    grid = predict_grid(
+        predictor, F.interpolate(reference, (size, size), mode="area"), elevation_deg
+    )
+    frames, alpha = render_grid(grid, elevation_deg, rgb.shape[-1], num_frames)
+    frames[:, 0], alpha[:, 0] = rgb, reference[:, 3:]
+    return BaseOrbit(frames, alpha)
+
+
+def repeat_around(reference: Tensor, num_frames: int) -> Tensor:
+    """The reference image as a guess of the orbit: as it is in front, mirrored behind.
+
+    From opposite sides an object has the same outline, mirrored (exactly so for parallel rays at
+    the horizon), so the mirrored image is nearer to the views from 90 degrees on.
+
+    Args:
+        reference: [B, 3, H, W].
+        num_frames: T, spread evenly over 360 degrees.
+
+    Returns:
+        [B, T, 3, H, W].
+    """
+    frame = torch.arange(num_frames, device=reference.device)
+    behind = (4 * frame >= num_frames) & (4 * frame <= 3 * num_frames)
+    return torch.where(
+        behind[None, :, None, None, None], reference.flip(-1)[:, None], reference[:, None]
+    )
