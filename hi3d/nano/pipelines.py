@@ -18,6 +18,7 @@ class NanoOrbitPipeline(OrbitPipeline):
     """Stage 1 that adds to a predicted orbit, or else to the photo, mirrored behind the object."""
 
     _optional_components = ["elevation_estimator", "grid_predictor"]  # noqa: RUF012
+    elevation_parts = {"elevation_estimator", "grid_predictor"}  # noqa: RUF012
 
     def __init__(
         self,

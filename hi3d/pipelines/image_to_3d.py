@@ -308,10 +308,9 @@ def check_models(config: GenerateConfig) -> None:
         InputError: one is missing, incomplete or of the other stage, or the elevation is neither
             given nor estimated by stage 1.
     """
-    index = check_model(OrbitPipeline, config.stage1)
+    held, parts = check_model(OrbitPipeline, config.stage1)
     check_model(RefinerPipeline, config.stage2)
-    estimator = index.get("elevation_estimator") or [None]
-    if config.elevation_deg == "auto" and estimator[0] is None:
+    if config.elevation_deg == "auto" and not held.elevation_parts & parts.keys():
         raise InputError(
             f"{config.stage1} cannot estimate the camera's elevation: give elevation_deg=NUMBER"
         )

@@ -67,8 +67,8 @@ def _is_part(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and value[0] is not None
 
 
-def check_model(pipeline_class: type[P], path: str) -> dict[str, Any]:
-    """Parts of a pipeline's folder, of which none is loaded.
+def check_model(pipeline_class: type[P], path: str) -> tuple[type[P], dict[str, Any]]:
+    """The class of a folder's pipeline and its parts, of which none is loaded.
 
     Args:
         pipeline_class: `OrbitPipeline` or `RefinerPipeline`.
@@ -77,7 +77,7 @@ def check_model(pipeline_class: type[P], path: str) -> dict[str, Any]:
     Raises:
         InputError: as `StagePipeline.checked`.
     """
-    return pipeline_class.checked(shipped(path))[1]
+    return pipeline_class.checked(shipped(path))
 
 
 def load_pipeline(pipeline_class: type[P], path: str) -> P:

@@ -1,6 +1,7 @@
 """Stage 1 as a diffusers pipeline: reference image to orbit (paper, Section 4.2)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,8 @@ class OrbitPipeline(StagePipeline):
     """Generates an orbit of 16 views from a reference image and its elevation."""
 
     _optional_components = ["elevation_estimator"]  # noqa: RUF012 - read by diffusers
+    elevation_parts: ClassVar[set[str]] = {"elevation_estimator"}
+    """Any one of these parts can say the elevation of a photo."""
     model_cpu_offload_seq = "image_encoder->unet->vae"
 
     def __init__(
