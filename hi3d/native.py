@@ -6,6 +6,7 @@ takes; the caller allocates every array and keeps a readable torch twin for comp
 compiler.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -18,6 +19,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -209,73 +211,165 @@ def num_threads() -> int:
 def cache_folder() -> Path:
     """Where built kernels are kept: `HI3D_CACHE_DIR`, else `hi3d` in the user's cache folder.
 
-    A folder that cannot be written is replaced by a temporary one, so that the build still works.
+    Machine code is loaded from it, so it must be this user's and closed to the writing of others;
+    otherwise, and where it cannot be written, a temporary folder stands for it.
     """
-    if "HI3D_CACHE_DIR" in os.environ:
-        folder = Path(os.environ["HI3D_CACHE_DIR"])
-    else:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hi3d"
     try:
+        folder = _wanted_folder()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.stat()
+        if status.st_uid != os.getuid() or status.st_mode & 0o022:
+            console.print(
+                f"{folder} can be written by others: kernels are built in a temporary folder",
+                markup=False,
+            )
+            return temporary_folder()
         return make_folder(folder)
-    except InputError:
-        return Path(tempfile.mkdtemp(prefix="hi3d-"))
+    except (OSError, InputError):
+        return temporary_folder()
+
+
+def _wanted_folder() -> Path:
+    """Of the environment; an empty variable is as none.
+
+    Raises:
+        FileNotFoundError: the user has no home.
+    """
+    if os.environ.get("HI3D_CACHE_DIR"):
+        return Path(os.environ["HI3D_CACHE_DIR"]).absolute()
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]).absolute() / "hi3d"
+    home = Path(os.path.expanduser("~"))
+    if not home.is_absolute():
+        raise FileNotFoundError("no home folder")
+    return home / ".cache" / "hi3d"
+
+
+def temporary_folder() -> Path:
+    """This process's private folder for kernels, deleted when it ends."""
+    return _temporary_folder(os.getpid())
+
+
+@functools.cache
+def _temporary_folder(pid: int) -> Path:
+    """Made once for each process; a worker that was forked gets its own."""
+    folder = Path(tempfile.mkdtemp(prefix="hi3d-"))
+    Finalize(None, shutil.rmtree, (folder, True), exitpriority=0)  # runs in workers as well
+    return folder
 
 
 def build_and_load(source: Path, folder: Path) -> ctypes.CDLL | None:
     """Compile `source` into `folder` unless it is there already, and load it.
 
     The flags are tried from the fastest to the most portable. The file name holds a hash of all
-    that the machine code depends on, so a changed source or another CPU gets its own file.
+    that the machine code depends on, so a changed source or another CPU gets its own file. A
+    library is loaded only if the checksum beside it fits: a damaged one would end the process.
 
     Returns:
-        The library, or None (with a message on the console) if no compiler builds it.
+        The library, or None (with a message on the console) if no compiler builds it and the
+        folder holds none that another compiler built.
     """
     compiler = find_compiler()
-    if compiler is None:
-        return None
-    error = ""
-    for optional in OPTIONAL_FLAGS:
+    error = None
+    for optional in OPTIONAL_FLAGS if compiler else ():
+        assert compiler is not None
         flags = (*BASE_FLAGS, *optional)
-        library = folder / f"{source.stem}-{build_hash(source, compiler, flags)}.so"
-        if library.exists():
-            try:
-                return ctypes.CDLL(str(library))
-            except OSError:  # damaged, or made against a runtime that is gone: build it again
-                library.unlink(missing_ok=True)
+        library = folder / library_name(source, compiler, flags)
+        loaded = load_checked(library)
+        if loaded is not None:
+            return loaded
         try:
-            with atomic_path(library) as partial:
-                command = [*compiler, *flags, str(source), "-o", str(partial), "-lm"]
-                subprocess.run(
-                    command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS
-                )
-            return ctypes.CDLL(str(library))
+            return _build(source, [*compiler, *flags], library)
         except subprocess.CalledProcessError as failure:
             error = failure.stderr.strip().splitlines()[0] if failure.stderr else str(failure)
         except (OSError, subprocess.TimeoutExpired) as failure:
             error = str(failure)
-    console.print(f"{source.name} does not compile ({error}): using the slower torch code")
+    for library in sorted(folder.glob(f"{source.stem}-{source_hash(source)}-*.so")):
+        loaded = load_checked(library)
+        if loaded is not None:
+            return loaded
+    if compiler is None:
+        _tell_no_compiler()
+    else:
+        console.print(
+            f"{source.name} does not compile ({error}): using the slower torch code", markup=False
+        )
     return None
+
+
+def load_checked(library: Path) -> ctypes.CDLL | None:
+    """Load a library whose checksum fits, or delete it; None where there is none that loads."""
+    checksum = checksum_path(library)
+    try:
+        if checksum.read_text() == file_digest(library):
+            return ctypes.CDLL(str(library))
+    except (OSError, ValueError):  # missing, unreadable, or made against a runtime that is gone
+        pass
+    with contextlib.suppress(OSError):
+        checksum.unlink(missing_ok=True)
+        library.unlink(missing_ok=True)
+    return None
+
+
+def _build(source: Path, command: list[str], library: Path) -> ctypes.CDLL:
+    """Compile, note the checksum, load; from the temporary folder where `library` may not run.
+
+    Raises:
+        OSError, subprocess.SubprocessError: the compiler or the loader fails.
+    """
+    with atomic_path(library) as partial:
+        command = [*command, str(source), "-o", str(partial), "-lm"]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)
+    with atomic_path(checksum_path(library)) as partial:
+        partial.write_text(file_digest(library))
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError:  # a file system without execution
+        copied = temporary_folder() / library.name
+        shutil.copyfile(library, copied)
+        return ctypes.CDLL(str(copied))
+
+
+def checksum_path(library: Path) -> Path:
+    """The file beside a library that holds its SHA-256."""
+    return library.with_name(library.name + ".sha256")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @functools.cache
 def find_compiler() -> tuple[str, ...] | None:
-    """The command of the C compiler: `CC` if set, else the first of cc, gcc, clang; None if none.
-
-    Prints one message where there is none.
-    """
+    """The command of the C compiler: `CC` if set, else the first of cc, gcc and clang, or None."""
     candidates = [shlex.split(os.environ["CC"])] if os.environ.get("CC") else []
     candidates += [[name] for name in COMPILERS]
     for command in candidates:
         if command and shutil.which(command[0]):
             return tuple(command)
-    console.print("no C compiler (cc, gcc or clang): using the slower torch code on the CPU")
     return None
 
 
-def build_hash(source: Path, compiler: tuple[str, ...], flags: tuple[str, ...]) -> str:
-    """A name for one build: source, flags, compiler version and CPU model, as 16 hex digits."""
-    parts = (source.read_text(), " ".join(flags), compiler_version(compiler), cpu_model())
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+@functools.cache
+def _tell_no_compiler() -> None:
+    console.print("no C compiler (cc, gcc or clang): using the slower torch code on the CPU")
+
+
+def library_name(source: Path, compiler: tuple[str, ...], flags: tuple[str, ...]) -> str:
+    """File name of one build: what is built, and on which CPU; then with what."""
+    tools = "\0".join([" ".join(flags), compiler_version(compiler)])
+    return f"{source.stem}-{source_hash(source)}-{_short_hash(tools)}.so"
+
+
+def source_hash(source: Path) -> str:
+    """Of source and CPU model, as 16 hex digits."""
+    return _short_hash(source.read_text() + "\0" + cpu_model())
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @functools.cache

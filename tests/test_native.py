@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,32 +29,57 @@ def test_builds_runs_and_reuses(source: Path, tmp_path: Path) -> None:
     build.Kernel(library, source).twice(values, 2)
     assert values.tolist() == [2.0, 5.0]
 
-    (built,) = folder.iterdir()  # one library and no partial file
+    built, checksum = sorted(folder.iterdir())  # one library and no partial file
+    assert checksum.name == f"{built.name}.sha256"
     modified = built.stat().st_mtime_ns
     assert build.build_and_load(source, folder) is not None
-    assert [built] == list(folder.iterdir())
+    assert [built, checksum] == sorted(folder.iterdir())
     assert built.stat().st_mtime_ns == modified
 
 
 @needs_compiler
-def test_changed_source_and_damaged_library_are_built_again(source: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "cache"
+def test_changed_source_and_flags_get_files_of_their_own(source: Path) -> None:
     compiler, flags = build.find_compiler(), (*build.BASE_FLAGS, *build.OPTIONAL_FLAGS[0])
-    before = build.build_hash(source, compiler, flags)
+    assert compiler is not None
+    before = build.library_name(source, compiler, flags)
+    assert build.library_name(source, compiler, flags[:-1]) != before
     source.write_text(TWICE.replace("2;", "3;"))
-    assert build.build_hash(source, compiler, flags) != before
-    assert build.build_hash(source, compiler, flags[:-1]) != build.build_hash(
-        source, compiler, flags
-    )
-    folder.mkdir()
-    for optional in build.OPTIONAL_FLAGS:
-        name = build.build_hash(source, compiler, (*build.BASE_FLAGS, *optional))
-        (folder / f"twice-{name}.so").write_bytes(b"cut off")
-    library = build.build_and_load(source, folder)
-    values = torch.tensor([1.0])
-    assert library is not None
-    build.Kernel(library, source).twice(values, 1)
-    assert values.item() == 3.0
+    assert build.library_name(source, compiler, flags) != before
+
+
+LOAD = """
+import sys, torch
+from pathlib import Path
+from hi3d import native
+source, folder = Path(sys.argv[1]), Path(sys.argv[2])
+library = native.build_and_load(source, folder)
+values = torch.tensor([1.0])
+native.Kernel(library, source).twice(values, 1)
+assert values.item() == 2.0
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", ["truncated", "zeroed", "empty", "text", "no checksum"])
+def test_damaged_library_is_built_again(damage: str, source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    command = [sys.executable, "-c", LOAD, str(source), str(folder)]
+    subprocess.run(command, check=True)
+    (library,) = folder.glob("*.so")
+    whole = library.read_bytes()
+    if damage == "no checksum":
+        build.checksum_path(library).unlink()
+    else:
+        damaged = {
+            "truncated": whole[:8192],
+            "zeroed": bytes(len(whole)),
+            "empty": b"",
+            "text": b"cut off",
+        }
+        library.write_bytes(damaged[damage])
+    subprocess.run(command, check=True)  # in a process of its own: a bus error would end this one
+    assert library.stat().st_size == len(whole)
+    assert build.checksum_path(library).read_text() == build.file_digest(library)
 
 
 @needs_compiler
@@ -69,6 +96,7 @@ def test_without_compiler_there_is_one_message(
     monkeypatch.setattr(build, "COMPILERS", ("no-such-compiler",))
     monkeypatch.delenv("CC", raising=False)
     build.find_compiler.cache_clear()
+    build._tell_no_compiler.cache_clear()
     try:
         with console.capture() as captured:
             assert build.build_and_load(source, tmp_path) is None
@@ -98,6 +126,66 @@ def test_cache_folder_follows_the_environment(
     (tmp_path / "file").touch()
     monkeypatch.setenv("HI3D_CACHE_DIR", str(tmp_path / "file" / "below"))
     assert build.cache_folder().is_dir()  # a temporary one
+
+
+def test_empty_variable_is_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HI3D_CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert build.cache_folder() == tmp_path / "home/.cache/hi3d"
+    assert build.cache_folder().stat().st_mode & 0o777 == 0o700
+
+
+def test_folders_of_others_and_none_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    monkeypatch.setenv("HI3D_CACHE_DIR", str(shared))
+    private = build.cache_folder()
+    assert private != shared
+    assert private.stat().st_mode & 0o777 == 0o700
+    shared.chmod(0o700)
+    assert build.cache_folder() == shared
+    monkeypatch.setattr(build.os, "getuid", lambda: shared.stat().st_uid + 1)
+    assert build.cache_folder() == private  # the same one each time
+    monkeypatch.delenv("HI3D_CACHE_DIR")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(build.os.path, "expanduser", lambda path: path)  # no entry in passwd
+    assert build.cache_folder() == private
+
+
+def test_temporary_folder_is_deleted_at_the_end() -> None:
+    code = "from hi3d import native; print(native.temporary_folder())"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert Path(done.stdout.strip()).name.startswith("hi3d-")
+    assert not Path(done.stdout.strip()).exists()
+
+
+@needs_compiler
+def test_full_cache_needs_no_compiler(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert build.build_and_load(source, tmp_path / "cache") is not None
+    monkeypatch.setattr(build, "find_compiler", lambda: None)
+    assert build.build_and_load(source, tmp_path / "cache") is not None
+    source.write_text(TWICE.replace("2;", "3;"))
+    assert build.build_and_load(source, tmp_path / "cache") is None
+
+
+@needs_compiler
+def test_folder_without_execution(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = build.ctypes.CDLL
+
+    def refuse(path: str) -> object:
+        if path.startswith(str(tmp_path)):
+            raise OSError("failed to map segment from shared object")
+        return load(path)
+
+    monkeypatch.setattr(build.ctypes, "CDLL", refuse)
+    assert build.build_and_load(source, tmp_path / "cache") is not None
 
 
 def test_unknown_kernel_is_an_error() -> None:
