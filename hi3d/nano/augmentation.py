@@ -7,14 +7,18 @@ from hi3d.training.module import Batch
 
 
 def augment_orbits(
-    batch: Batch, mirror_probability: float, permute_colors_probability: float
+    batch: Batch,
+    mirror_probability: float,
+    permute_colors_probability: float,
+    generator: torch.Generator | None = None,
 ) -> Batch:
-    """Mirror some orbits and exchange the colours of some, drawn for each by torch's generator.
+    """Mirror some orbits and exchange the colours of some.
 
     Args:
         batch: `rgb` [B, V, 3, H, W], V views evenly around, and what goes with them.
         mirror_probability: share of orbits that are mirrored.
         permute_colors_probability: share of orbits whose channels are put in a random order.
+        generator: draws for each orbit; None takes torch's.
 
     Returns:
         A new batch with new `rgb`, `alpha` and `depth`; `elevation_deg` stays true.
@@ -22,11 +26,11 @@ def augment_orbits(
     names = [name for name in ("rgb", "alpha", "depth") if name in batch]
     views: Batch = {name: batch[name].clone() for name in names}
     for i in range(len(batch["rgb"])):
-        if torch.rand(()) < mirror_probability:
+        if torch.rand((), generator=generator) < mirror_probability:
             for value in views.values():
                 value[i] = mirror_orbit(value[i])
-        if torch.rand(()) < permute_colors_probability:
-            views["rgb"][i] = views["rgb"][i][:, torch.randperm(3)]
+        if torch.rand((), generator=generator) < permute_colors_probability:
+            views["rgb"][i] = views["rgb"][i][:, torch.randperm(3, generator=generator)]
     return {**batch, **views}
 
 

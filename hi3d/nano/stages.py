@@ -44,7 +44,12 @@ class DifferenceModule(DiffusionModule):
     def augmented(self, batch: Batch) -> Batch:
         """Mirrored and recolored orbits."""
         config = self.nano
-        return augment_orbits(batch, config.mirror_probability, config.permute_colors_probability)
+        return augment_orbits(
+            batch,
+            config.mirror_probability,
+            config.permute_colors_probability,
+            self.generator("augmentation"),
+        )
 
     def loss_weights(self, latents: Tensor) -> Tensor | float:
         """Each frame weighs by how little it differs from its base."""

@@ -88,10 +88,13 @@ class VAEModule(TrainingModule):
             [B, T, 3, crop, crop].
         """
         config = self.experiment.vae
-        side = round(rgb.shape[-1] * config.scales[int(torch.randint(len(config.scales), ()))])
+        generator = self.generator("crop")
+        scale = config.scales[int(torch.randint(len(config.scales), (), generator=generator))]
+        side = round(rgb.shape[-1] * scale)
         frames = resize_video(rgb, side)
         spare = max(side - config.crop, 0)
-        y, x = torch.randint(spare + 1, (2, 2)).float().mean(0).long().tolist()
+        corner = torch.randint(spare + 1, (2, 2), generator=generator).float().mean(0)
+        y, x = corner.long().tolist()
         return frames[..., y : y + config.crop, x : x + config.crop]
 
     def losses(self, frames: Tensor) -> dict[str, Tensor]:
@@ -164,7 +167,11 @@ class ImageEncoderModule(TrainingModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step on two random views of each object."""
         rgb = batch["rgb"]
-        pick = torch.rand(rgb.shape[:2]).argsort(1)[:, :2].to(rgb.device)
+        pick = (
+            torch.rand(rgb.shape[:2], generator=self.generator("views"))
+            .argsort(1)[:, :2]
+            .to(rgb.device)
+        )
         rows = torch.arange(len(rgb), device=rgb.device)
         losses = self.losses(rgb[rows, pick[:, 0]], rgb[rows, pick[:, 1]])
         self.log_losses("train", losses, len(rgb))
@@ -203,7 +210,9 @@ class ElevationModule(TrainingModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step, mirrored by chance."""
         rgb = batch["rgb"]
-        if torch.rand(()) < 0.5:  # a mirrored object has the same elevation
+        if (
+            torch.rand((), generator=self.generator("mirror")) < 0.5
+        ):  # a mirrored object has the same elevation
             rgb = rgb.flip(-1)
         losses = self.losses(rgb, batch["elevation_deg"])
         self.log_losses("train", losses, len(rgb))

@@ -87,9 +87,14 @@ class OrbitPredictorModule(TrainingModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step, several views of each orbit as the reference."""
         config = self.experiment.orbit_predictor
-        batch = augment_orbits(batch, config.mirror_probability, config.permute_colors_probability)
+        generator = self.generator("augmentation")
+        batch = augment_orbits(
+            batch, config.mirror_probability, config.permute_colors_probability, generator
+        )
         rgb = batch["rgb"]
-        starts = torch.randperm(rgb.shape[1])[: config.starts_per_orbit].tolist()
+        starts = torch.randperm(rgb.shape[1], generator=generator)[
+            : config.starts_per_orbit
+        ].tolist()
         orbits = torch.cat([rgb.roll(-start, 1) for start in starts])
         latents, target = self.pairs(orbits)
         predicted = self.network(latents, batch["elevation_deg"].repeat(len(starts)))

@@ -10,7 +10,7 @@ from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from torch import Tensor
 
 from hi3d.diffusion.conditioning import encode_frames, scaled_latents
-from hi3d.diffusion.edm import loss_denoising, sample_sigma
+from hi3d.diffusion.edm import append_dims, loss_denoising, sample_sigma
 from hi3d.diffusion.sampling import OrbitCondition, conditioned_network
 from hi3d.diffusion.unet import build_unet
 from hi3d.diffusion.weights import load_network, load_networks, load_unet, write_model_index
@@ -99,27 +99,38 @@ class DiffusionModule(TrainingModule):
         """
         vae = self.frozen["vae"]
         mean, std = encode_frames(vae, batch["rgb"])
-        latents = (mean + std * torch.randn_like(std)) * vae.config.scaling_factor
+        noise = torch.randn(std.shape, generator=self.generator("posterior")).to(std)
+        latents = (mean + std * noise) * vae.config.scaling_factor
         return latents if condition.base is None else latents - scaled_latents(vae, condition.base)
 
     def noise_aug_strength(self, batch_size: int) -> Tensor:
         """ln noise_aug_strength ~ N(mean, std^2), one per video. [B]"""
         config = self.experiment.diffusion
         return sample_sigma(
-            batch_size, config.noise_aug_log_mean, config.noise_aug_log_std, device=self.device
+            batch_size,
+            config.noise_aug_log_mean,
+            config.noise_aug_log_std,
+            self.generator("noise_aug_strength"),
+            self.device,
         )
 
     def drop_conditions(self, condition: OrbitCondition) -> OrbitCondition:
         """Drop the embedding and the latents of some videos, independently (guidance)."""
         config = self.experiment.diffusion
         batch_size = len(condition.concat)
-        keep_embeds = torch.rand(batch_size, 1, 1) >= config.drop_image_embeds
-        keep_latents = torch.rand(batch_size, 1, 1, 1, 1) >= config.drop_image_latents
+        generator = self.generator("drop_conditions")
+        keep_embeds = torch.rand(batch_size, 1, 1, generator=generator) >= config.drop_image_embeds
+        keep_latents = torch.rand(batch_size, generator=generator) >= config.drop_image_latents
+        keep_latents = append_dims(keep_latents, condition.concat)
         return replace(
             condition,
             concat=condition.concat * keep_latents.to(condition.concat),
             image_embeds=condition.image_embeds * keep_embeds.to(condition.image_embeds),
         )
+
+    def noise(self, latents: Tensor) -> Tensor:
+        """The noise of a step, drawn on the CPU. As `latents`."""
+        return torch.randn(latents.shape, generator=self.generator("noise")).to(latents)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Paper Eq. 4 (stage 1) or Eq. 5 (stage 2)."""
@@ -128,10 +139,14 @@ class DiffusionModule(TrainingModule):
         condition = self.drop_conditions(self.condition(batch))
         latents = self.target_latents(batch, condition)
         sigma = sample_sigma(
-            len(latents), config.sigma_log_mean, config.sigma_log_std, device=self.device
+            len(latents),
+            config.sigma_log_mean,
+            config.sigma_log_std,
+            self.generator("sigma"),
+            self.device,
         )
         network = conditioned_network(self.network, condition)
-        noise = torch.randn_like(latents)
+        noise = self.noise(latents)
         weights = self.loss_weights(latents)
         loss = loss_denoising(network, latents, noise, sigma, weights).mean()
         self.log_losses("train", {"loss_denoising": loss}, len(latents))
@@ -139,12 +154,10 @@ class DiffusionModule(TrainingModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """The loss at fixed noise levels with fixed noise."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(batch_index)
-            condition = self.condition(batch)
-            latents = self.target_latents(batch, condition)
-            network = conditioned_network(self.network, condition)
-            noise = torch.randn_like(latents)
+        condition = self.condition(batch)
+        latents = self.target_latents(batch, condition)
+        network = conditioned_network(self.network, condition)
+        noise = self.noise(latents)
         losses: dict[str, Any] = {}
         for sigma in VALIDATION_SIGMAS:
             sigmas = torch.full((len(latents),), sigma, device=self.device)

@@ -73,6 +73,9 @@ class OptimConfig:
     """Largest norm of the gradient; 0 does not clip."""
     ema_decay: float = 0.0
     """0 keeps no moving average."""
+    max_skipped: int = 20
+    """Steps in a row whose loss or gradient is NaN or infinite, and which are skipped, before the
+    training ends with an error."""
 
 
 @dataclass

@@ -60,8 +60,7 @@ class Stage2Module(DiffusionModule):
             [B, V, 3, H, W] in [0, 1]; frame 0 is the clean reference.
         """
         rgb = batch["rgb"]
-        seed = int(torch.randint(2**31, ()))
-        generator = torch.Generator().manual_seed(seed)
+        generator = self.generator("coarse_orbit")
         share = self.experiment.stage1_share if self.stage1 else 0.0
         if torch.rand((), generator=generator) < share:
             orbit = self.stage1_orbit(batch, generator)
@@ -120,6 +119,7 @@ class Stage2Module(DiffusionModule):
             batch["elevation_deg"],
             self.noise_aug_strength(len(orbit)),
             base,
+            self.generator("noise_aug"),
         )
 
     def coarse_and_base(self, batch: Batch) -> tuple[Tensor, Tensor | None]:

@@ -1,6 +1,8 @@
 """From a training config to a model folder."""
 
 import logging
+import signal
+import sys
 import warnings
 from collections.abc import Mapping
 from datetime import timedelta
@@ -10,19 +12,31 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from hi3d.config import config_to_dict
 from hi3d.errors import InputError
 from hi3d.files import make_folder
+from hi3d.orbits.run_state import full_disk_is_an_input_error
 from hi3d.progress import console
 from hi3d.report import RunReport
 from hi3d.training.callbacks import ExportModel, StepProgress
+from hi3d.training.checkpoints import (
+    AtomicCheckpointIO,
+    KeepCheckpoints,
+    find_checkpoint,
+    has_checkpoints,
+)
 from hi3d.training.datamodule import OrbitDataModule
 from hi3d.training.experiment import Experiment, TrainerConfig
+from hi3d.training.interruption import Interrupted, StopOnSignal
+from hi3d.training.module import TrainingModule
 from hi3d.training.tasks import TASKS, Task
+
+SHARDED = ("fsdp", "deepspeed")
+"""Beginnings of the strategies that write and read their own folders of checkpoints."""
 
 
 def train(experiment: Experiment, tasks: Mapping[str, Task] = TASKS) -> Path:
@@ -40,8 +54,8 @@ def train(experiment: Experiment, tasks: Mapping[str, Task] = TASKS) -> Path:
     """
     config = experiment.trainer
     output = make_folder(config.output)
-    checkpoint = find_checkpoint(experiment.resume, output)
-    if checkpoint is None and (output / "checkpoints").exists():
+    checkpoints = output / "checkpoints"
+    if experiment.resume is None and has_checkpoints(checkpoints):
         raise InputError(
             f"{output} holds checkpoints of an earlier training: add resume=last to go on, "
             "or choose another trainer.output"
@@ -54,32 +68,47 @@ def train(experiment: Experiment, tasks: Mapping[str, Task] = TASKS) -> Path:
     )
     data.setup("fit")
     module = tasks[experiment.task].module(experiment)
+    sharded = config.strategy.startswith(SHARDED)
+    checkpoint = find_checkpoint(experiment.resume, checkpoints, module.network, sharded)
     validate = experiment.data.val is not None
     trainer = build_trainer(config, output, validate, experiment.optim.grad_clip)
     report = RunReport({"resume": experiment.resume}, config_to_dict(experiment), experiment.seed)
     with report.step("train") as facts:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=False)
+        _fit(trainer, module, data, checkpoint, output)
         facts["global_step"] = trainer.global_step
+        facts["num_skipped"] = module.num_skipped
         facts["metrics"] = {name: float(v) for name, v in trainer.callback_metrics.items()}
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     report.save(output / "report.json")
     console.print(f"model folder: {output / 'model'}")
     return output / "model"
 
 
-def find_checkpoint(resume: str | None, output: Path) -> str | None:
-    """The checkpoint that `resume` names: `last` in the output folder, or a path.
+def _fit(
+    trainer: pl.Trainer,
+    module: TrainingModule,
+    data: OrbitDataModule,
+    checkpoint: str | None,
+    output: Path,
+) -> None:
+    """Train; after a signal leave by KeyboardInterrupt (130) or SystemExit (143).
 
     Raises:
-        InputError: there is none.
+        InputError: the disk is full.
     """
-    if resume is None:
-        return None
-    path = output / "checkpoints" / "last.ckpt" if resume == "last" else Path(resume)
-    if not path.exists():
-        raise InputError(f"no checkpoint at {path}: leave resume out to start afresh")
-    return str(path)
+    try:
+        with full_disk_is_an_input_error(output):
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except Interrupted as stop:
+        if stop.number != signal.SIGTERM:
+            raise KeyboardInterrupt from stop
+        console.print(
+            f"terminated at step {trainer.global_step}: resume=last goes on", markup=False
+        )
+        sys.exit(128 + signal.SIGTERM)
+    except SystemExit as end:
+        if trainer.interrupted:  # an interrupt before the first step
+            raise KeyboardInterrupt from end
+        raise
 
 
 def build_trainer(
@@ -97,14 +126,8 @@ def build_trainer(
         StepProgress(),
         ExportModel(output / "model"),
         LearningRateMonitor(),
-        ModelCheckpoint(
-            output / "checkpoints",
-            save_last=True,
-            save_top_k=1,
-            monitor=None,
-            every_n_train_steps=config.checkpoint_every,
-            save_on_exception=True,
-        ),
+        StopOnSignal(),
+        KeepCheckpoints(output / "checkpoints", config.checkpoint_every),
     ]
     settings: dict[str, Any] = {
         "devices": _devices(config.devices),
@@ -126,6 +149,7 @@ def build_trainer(
         gradient_clip_val=grad_clip,
         logger=TensorBoardLogger(output, name="", version="logs"),
         callbacks=callbacks,
+        plugins=[] if config.strategy.startswith(SHARDED) else [AtomicCheckpointIO()],
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=True,

@@ -126,7 +126,7 @@ def test_two_steps(config, orbits, tiny_models, tmp_path, golden, monkeypatch):
     assert (model / "model_index.json").is_file()
     assert any(model.rglob("*.safetensors"))
     assert len(losses) == 2
-    checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=False)
+    checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 2
     state = checkpoint["state_dict"]
     assert not [key for key in state if key.startswith("frozen.")]
@@ -148,10 +148,11 @@ def test_resume_goes_on_and_a_second_start_is_refused(orbits, tiny_models, tmp_p
         train(debug_experiment("nano/stage1.yaml", orbits, tiny_models, run))
     more = ["trainer.max_steps=3", "resume=last"]
     train(debug_experiment("nano/stage1.yaml", orbits, tiny_models, run, *more))
-    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=False)
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 3
     with pytest.raises(InputError, match="no checkpoint"):
-        train(debug_experiment("nano/vae.yaml", orbits, tiny_models, tmp_path / "x", "resume=last"))
+        missing = f"resume={tmp_path / 'missing.ckpt'}"
+        train(debug_experiment("nano/vae.yaml", orbits, tiny_models, tmp_path / "x", missing))
 
 
 def test_dropped_conditions_are_zero_for_whole_videos(orbits, tiny_models, tmp_path):
