@@ -85,7 +85,7 @@ class GaussianSplats:
             self.sh[:, 1:].transpose(1, 2).reshape(num, 3 * num_rest),
             self.logit_opacities[:, None],
             self.log_scales,
-            torch.nn.functional.normalize(self.quats, dim=-1),
+            self.quats,  # of any length, as 3DGS writes them: a resumed run goes on with the same
         ]
         table = torch.cat([column.detach().float().cpu() for column in columns], dim=1)
         properties = "".join(f"property float {name}\n" for name in names)

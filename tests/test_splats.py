@@ -79,3 +79,12 @@ def test_ply_of_another_program_and_bad_files(tmp_path: Path) -> None:
         GaussianSplats.load_ply(path)
     with pytest.raises(InputError, match="cannot read"):
         GaussianSplats.load_ply(tmp_path / "absent.ply")
+
+
+def test_quaternions_are_stored_as_they_are(tmp_path):
+    quats = torch.tensor([[2.0, 0.1, 0.3, -0.7]])
+    splats = GaussianSplats(
+        torch.zeros(1, 3), quats, torch.zeros(1, 3), torch.zeros(1), torch.zeros(1, 1, 3)
+    )
+    splats.save_ply(tmp_path / "one.ply")
+    assert torch.equal(GaussianSplats.load_ply(tmp_path / "one.ply").quats, quats)

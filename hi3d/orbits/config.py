@@ -24,6 +24,7 @@ POSITIVE = (
     *("resolution", "num_views", "orbits_per_object", "objects_per_shard"),
     *("max_shard_bytes", "objects_per_worker"),
 )
+MAX_PARTS = 100_000  # of a run: each has files of its own
 
 
 @dataclass
@@ -145,6 +146,8 @@ class OrbitRenderConfig:
         match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
         if match is None or not int(match[1]) < int(match[2]):
             raise InputError(f"shard={self.shard}: use i/n with i from 0 to n - 1, such as 0/16")
+        if int(match[2]) > MAX_PARTS:
+            raise InputError(f"shard={self.shard}: use at most {MAX_PARTS} parts")
         return int(match[1]), int(match[2])
 
     @property

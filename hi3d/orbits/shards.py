@@ -154,6 +154,9 @@ def _shard_urls(source: str | Path | Sequence[str | Path]) -> list[str]:
     if text.endswith(".json"):
         folder = text.rpartition("/")[0] or "."
         names = [entry["file"] for entry in read_index(text)]
+        for name in names:
+            if re.fullmatch(r"[\w.+=-]+\.tar", str(name), re.ASCII) is None or name[0] in ".-":
+                raise InputError(f"{text} names {name!r}: a shard is a plain file name ending .tar")
         if not names:
             raise InputError(f"{text} lists no shard: give the index.json of rendered orbits")
         urls = [f"{folder}/{name}" for name in names]

@@ -150,8 +150,8 @@ def test_resume_goes_on_and_a_second_start_is_refused(orbits, tiny_models, tmp_p
     train(debug_experiment("nano/stage1.yaml", orbits, tiny_models, run, *more))
     checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 3
+    missing = f"resume={tmp_path / 'missing.ckpt'}"
     with pytest.raises(InputError, match="no checkpoint"):
-        missing = f"resume={tmp_path / 'missing.ckpt'}"
         train(debug_experiment("nano/vae.yaml", orbits, tiny_models, tmp_path / "x", missing))
 
 
