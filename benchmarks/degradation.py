@@ -12,13 +12,13 @@ and the deviations of both results lie apart, which differ in the random numbers
 
 import argparse
 import io
-import time
-from collections.abc import Callable
+from functools import partial
 
 import kornia
 import numpy as np
 import torch
 import torch.nn.functional as F
+from common import timed
 from PIL import Image
 from torch import Tensor
 
@@ -113,7 +113,7 @@ def add_noise(
         counted = np.tensordot(GREY_WEIGHTS, pixels, 1)[None] if is_grey else pixels
         counted = (counted.clip(0, 1) * 255).round() / 255
         photons = ranges.poisson_photons or 2 ** np.ceil(np.log2(len(np.unique(counted))))
-        noise = random.poisson(counted * photons) / photons - counted
+        noise = (random.poisson(counted * photons) / photons - counted).astype(np.float32)
         noise *= float(draws.poisson_scales[view])
     return torch.from_numpy((pixels + noise).clip(0, 1).astype(np.float32))
 
@@ -124,13 +124,6 @@ def compress(image: Tensor, quality: float) -> Tensor:
     Image.fromarray(pixels).save(buffer, "JPEG", quality=round(quality), subsampling="4:2:0")
     decoded = np.asarray(Image.open(buffer)).astype(np.float32) / 255
     return torch.from_numpy(decoded).permute(2, 0, 1).contiguous()
-
-
-def seconds(function: Callable[[], Tensor]) -> tuple[Tensor, float, float]:
-    """The result, wall seconds and CPU seconds of all threads."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = function()
-    return result, time.perf_counter() - wall, time.process_time() - cpu
 
 
 def load_video(arguments: argparse.Namespace) -> tuple[Tensor, Tensor]:
@@ -170,10 +163,9 @@ def main() -> None:
     rows = []
     for seed in range(arguments.videos):
         generator = torch.Generator().manual_seed(seed)
-        ours, *ours_s = seconds(
-            lambda g=generator: degrade(rgb[None], alpha[None], config, g)[0]  # type: ignore[misc]
-        )
-        baseline, *baseline_s = seconds(lambda s=seed: compose(rgb, alpha, config, s))
+        ours, *ours_s = timed(partial(degrade, rgb[None], alpha[None], config, generator))
+        baseline, *baseline_s = timed(partial(compose, rgb, alpha, config, seed))
+        ours = ours[0]
         inside = (alpha > 0).expand_as(rgb)
         differences = [
             255 * float((f(ours[inside]) - f(baseline[inside])).abs())

@@ -18,6 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -131,7 +132,7 @@ def reduce(orbit: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray
     )
 
 
-def encode(pixels: np.ndarray, ours: bool = False, **options: object) -> bytes:
+def encode(pixels: np.ndarray, ours: bool = False, **options: Any) -> bytes:
     """A file of [H, W, C] uint8 by Pillow with its options, or by the renderer's own encoder."""
     if ours:
         return encode_png(pixels)
@@ -185,7 +186,7 @@ def rate(root: Path, resolution: int, format: Format, repeats: int) -> float:
     """Orbits per second of CPU time, the best of several epochs, decoded at `resolution`."""
     load_depth = format.depth_bits > 0
     if format.folder:
-        orbits = OrbitDataset(
+        orbits: OrbitDataset | OrbitStream = OrbitDataset(
             root, resolution, True, load_depth=load_depth, strict=False, packed=True
         )
     else:

@@ -18,18 +18,18 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
+from common import ELEVATION_DEG, truth_of
 from omegaconf import OmegaConf
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from hi3d.assets.load import load_object
 from hi3d.cameras import between_views, cameras_at, orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import config_to_dict, load_config
 from hi3d.errors import InputError
-from hi3d.evaluation.mesh_metrics import chamfer_distance, inside_grid, seen_chamfer_distance
 from hi3d.evaluation.tables import Results, markdown_table, mean_over_objects
 from hi3d.evaluation.view_metrics import psnr
 from hi3d.files import atomic_path, write_json
@@ -46,12 +46,9 @@ from hi3d.surface.meshing import extract_mesh
 from hi3d.surface.tsdf import fuse_depth
 from hi3d.surface.visual_hull import HALF_EXTENT, hull_sdf
 
-ELEVATION_DEG = 20.0
 NUM_UNSEEN = 8
+GRIDS = ("IoU64", "IoU128")
 OBJECT_LIST = Path(__file__).with_name("reconstruction_objects.yaml")
-GRIDS = {"IoU64": (64, 1.0), "IoU128": (128, 0.55)}
-"""Cells a side and half extent of the volume grids."""
-SEEN_RESOLUTION = 256  # of the orbit whose pixels give the points for the seen Chamfer distance
 SHEET_CELL = 256
 SHEET_AZIMUTHS_DEG, SHEET_ELEVATIONS_DEG = (30.0, 150.0, 270.0), (20.0, 45.0, -30.0)
 
@@ -65,23 +62,13 @@ class BenchmarkConfig(MeshReconstructionConfig):
     seed: int = 0
 
 
-def ground_truth(path: Path) -> SurfaceMesh:
-    """The normalised object as one mesh, without colours."""
-    vertices, faces, count = [], [], 0
-    for part in load_object(path).parts:
-        vertices.append(torch.as_tensor(part.vertices, dtype=torch.float32))
-        faces.append(torch.as_tensor(part.faces, dtype=torch.int64) + count)
-        count += len(part.vertices)
-    return SurfaceMesh(torch.cat(vertices), torch.cat(faces), torch.full((count, 3), 0.8))
-
-
 def measure(path: Path, output: Path, config: BenchmarkConfig) -> dict[str, float]:
     """Reconstruct one object and score the result; writes `output/sheet.png`."""
     cameras = orbit_cameras(ELEVATION_DEG, config.resolution)
     unseen = between_views(cameras, NUM_UNSEEN)
     object = load_object(path)
     rendered = render_views(object, cameras)
-    views, truth = rendered.views, ground_truth(path)
+    views, truth = rendered.views, truth_of(path, GRIDS)
     unseen_rgb = render_views(object, unseen).rgb
 
     run_folder = RunFolder(output, {"object": path.stem}, config_to_dict(config), config.seed, True)
@@ -93,13 +80,9 @@ def measure(path: Path, output: Path, config: BenchmarkConfig) -> dict[str, floa
     hull = extract_mesh(hull_field, replace(config.meshing, flatten_unseen_side=False))
 
     scores: dict[str, float] = {}
-    inside = {name: inside_grid(truth, *grid) for name, grid in GRIDS.items()}
-    seen_cameras = cameras.resized(SEEN_RESOLUTION, SEEN_RESOLUTION)
     for label, candidate in (("", mesh), ("ceiling ", ceiling), ("hull ", hull)):
-        scores[f"{label}Chamfer"] = chamfer_distance(candidate, truth)
-        scores[f"{label}seen Chamfer"] = seen_chamfer_distance(candidate, truth, seen_cameras)
-        for name, grid in GRIDS.items():
-            scores[f"{label}{name}"] = iou(inside_grid(candidate, *grid), inside[name])
+        found = truth.score(candidate, GRIDS)
+        scores |= {f"{label}{name}": value for name, value in found.items()}
     splats = GaussianSplats.load_ply(output / "splats.ply")
     splat_views = render_between_views(splats, cameras, NUM_UNSEEN)
     scores["splats PSNR"] = psnr(splat_views.rgb, unseen_rgb).mean().item()
@@ -112,28 +95,8 @@ def measure(path: Path, output: Path, config: BenchmarkConfig) -> dict[str, floa
     for fact in ("seconds", "cpu_seconds"):
         if all(fact in facts for facts in steps):  # a step's cost is lost if it was stopped there
             scores[fact] = sum(facts[fact] for facts in steps)
-    write_sheet(output / "sheet.png", path, truth, mesh, ceiling)
+    write_sheet(output / "sheet.png", path, truth.mesh, mesh, ceiling)
     return scores
-
-
-def iou(first: Tensor, second: Tensor) -> float:
-    """Intersection over union of two boolean grids; NaN where both are empty."""
-    union = int((first | second).sum())
-    return int((first & second).sum()) / union if union else float("nan")
-
-
-def keep_settings(output: Path, settings: dict) -> None:
-    """Make the folder of a run and note its settings there.
-
-    Raises:
-        InputError: it holds a run with other settings.
-    """
-    path = output / "settings.json"
-    if not path.is_file():
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(path, settings)
-    elif json.loads(path.read_text()) != json.loads(json.dumps(settings)):
-        raise InputError(f"{output} has other settings: choose another --output")
 
 
 def write_sheet(
@@ -201,7 +164,7 @@ def main() -> None:
     parser.add_argument("--in-process", action="store_true", help="do one object here")
     arguments = parse_arguments(parser)
     config = load_config(BenchmarkConfig, arguments.config, arguments.overrides)
-    kinds = OmegaConf.to_object(OmegaConf.load(OBJECT_LIST))
+    kinds = cast(dict[str, list[str]], OmegaConf.to_object(OmegaConf.load(OBJECT_LIST)))
     listed = [name for names in kinds.values() for name in names]
     names = arguments.only or listed
     for name in names:

@@ -18,30 +18,19 @@ not done again; objects may have different tools. Writes `results.json` and `res
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
-from reconstruction import (
-    ELEVATION_DEG,
-    GRIDS,
-    SEEN_RESOLUTION,
-    ground_truth,
-    iou,
-    keep_settings,
-)
+from common import ELEVATION_DEG, Truth, keep_settings, timed, truth_of
 from torch import Tensor
 
 from hi3d.assets.load import load_object
-from hi3d.cameras import Cameras, orbit_cameras
+from hi3d.cameras import orbit_cameras
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import config_to_dict, load_config
 from hi3d.errors import InputError
-from hi3d.evaluation.mesh_metrics import chamfer_distance, inside_grid, seen_chamfer_distance
 from hi3d.evaluation.tables import Results, mean_over_objects
 from hi3d.files import atomic_path, write_json
 from hi3d.mesh import SurfaceMesh
@@ -56,8 +45,6 @@ from hi3d.surface.meshing import extract_mesh
 from hi3d.surface.neus.fit import fit_neus
 from hi3d.surface.visual_hull import FOREGROUND_ALPHA, HALF_EXTENT, hull_sdf
 from hi3d.views import Views, concatenate_views
-
-T = TypeVar("T")
 
 OPEN3D_SCRIPT = Path(__file__).with_name("reconstruction_with_open3d.py")
 NEUS_SCRIPT = Path(__file__).with_name("reconstruction_with_neus.py")
@@ -89,33 +76,6 @@ class ToolsConfig(MeshReconstructionConfig):
     """Of a step; the authors' 512 leave few steps on a CPU."""
     neus_samples: int = 32
     """Along a ray; the authors have 128."""
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What scores are taken against."""
-
-    mesh: SurfaceMesh
-    inside: Tensor  # [R, R, R] bool
-    cameras: Cameras
-    """Whose pixels give the points for the seen Chamfer distance."""
-
-    def score(self, mesh: SurfaceMesh, wall: float, cpu: float) -> dict[str, float]:
-        """Scores of a mesh that took some seconds."""
-        return {
-            "CPU s": cpu,
-            "s": wall,
-            "Chamfer": chamfer_distance(mesh, self.mesh),
-            "seen Chamfer": seen_chamfer_distance(mesh, self.mesh, self.cameras),
-            "IoU128": iou(inside_grid(mesh, *GRIDS["IoU128"]), self.inside),
-        }
-
-
-def timed(make: Callable[[], T]) -> tuple[T, float, float]:
-    """What a function gives, and its wall and CPU seconds."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    made = make()
-    return made, time.perf_counter() - wall, time.process_time() - cpu
 
 
 def measure_ours(path: Path, folder: Path, truth: Truth, config: ToolsConfig) -> Results:
@@ -156,7 +116,7 @@ def measure_ours(path: Path, folder: Path, truth: Truth, config: ToolsConfig) ->
     scores = {}
     for name, (method, before) in methods.items():
         mesh, wall, cpu = timed(method)
-        scores[name] = truth.score(mesh, wall + before[0], cpu + before[1])
+        scores[name] = {"CPU s": cpu + before[1], "s": wall + before[0], **truth.score(mesh)}
     return scores
 
 
@@ -190,7 +150,7 @@ def measure_open3d(folder: Path, truth: Truth, python: str) -> Results:
         for name, (wall, cpu) in json.loads(line).items():
             mesh = read_mesh(folder / kind / f"{name}.npz")
             row = f"{OPEN3D_NAMES[name]}, {kind}"
-            scores[row] = truth.score(mesh, wall + before[0], cpu + before[1])
+            scores[row] = {"CPU s": cpu + before[1], "s": wall + before[0], **truth.score(mesh)}
     return scores
 
 
@@ -208,7 +168,8 @@ def measure_neus(
     report = json.loads(lines[-1])
     mesh = read_mesh(folder / "neus" / "mesh.npz")
     name = f"the authors' NeuS, {config.neus_minutes:g} min"
-    return {name: {**truth.score(mesh, *report["seconds"]), "steps": report["steps"]}}
+    wall, cpu = report["seconds"]
+    return {name: {"CPU s": cpu, "s": wall, **truth.score(mesh), "steps": report["steps"]}}
 
 
 def write_neus_views(folder: Path, views: Views) -> None:
@@ -302,9 +263,7 @@ def main() -> None:
     for path in arguments.objects:
         folder = arguments.output / path.stem
         folder.mkdir(exist_ok=True)
-        mesh = ground_truth(path)
-        cameras = orbit_cameras(ELEVATION_DEG, SEEN_RESOLUTION)
-        truth = Truth(mesh, inside_grid(mesh, *GRIDS["IoU128"]), cameras)
+        truth = truth_of(path)
         if not (folder / "ours.json").is_file():
             write_json(folder / "ours.json", measure_ours(path, folder, truth, config))
         if arguments.open3d and not (folder / "open3d.json").is_file():

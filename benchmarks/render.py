@@ -170,7 +170,8 @@ def time_pyrender(python: str, shares: list[list[Path]], cameras: Cameras) -> tu
             folders = [Path(temporary) / f"{number}-{i}" for i in range(len(share))]
             for folder, path in zip(folders, share, strict=True):
                 write_job(folder, load_object(path), cameras)
-            command = [python, str(root / "benchmarks" / "render_with_pyrender.py"), *folders]
+            command = [python, str(root / "benchmarks" / "render_with_pyrender.py")]
+            command += map(str, folders)
             processes.append(
                 subprocess.Popen(
                     command,
@@ -182,10 +183,13 @@ def time_pyrender(python: str, shares: list[list[Path]], cameras: Cameras) -> tu
                 )
             )
         for process in processes:
+            assert process.stdout
+            assert process.stderr
             if process.stdout.readline() != "ready\n":
                 lines = process.stderr.read().strip().splitlines()
                 raise InputError(f"pyrender does not run with {python}: {lines[-1]}")
         for process in processes:
+            assert process.stdin
             process.stdin.write("\n")
             process.stdin.flush()
         seconds = [json.loads(process.communicate()[0]) for process in processes]

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE = {"textureInfo", "map_Kd", "map_d", "f_rest", "DefaultStrategy", "DataLoader"}
+OUTSIDE = {"AutoencoderKL", "textureInfo", "map_Kd", "map_d", "f_rest"}
+OUTSIDE |= {"DefaultStrategy", "DataLoader"}
 """Names of file formats and of other libraries that docstrings speak of without their module."""
 LIBRARIES = {"torch", "rich", "gsplat", "trimesh", "omegaconf"}
 """Dotted names of these are not followed."""

@@ -10,9 +10,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from hi3d.errors import InputError
+
 NUM_ORBIT_VIEWS = 16
 ORBIT_DISTANCE = 1.5  # paper, Section 4.2: r = 1.5
 FOV_DEG = math.degrees(2 * math.atan(16 / 35))  # 49.134 deg: 35 mm lens on a 32 mm sensor
+MAX_COORDINATE = 1e5  # of a camera; float32 leaves a hundredth of a unit there
+ROTATION_TOLERANCE = 5e-3  # of rotations written with three digits
 MIN_DEPTH = 1e-6  # nearer points, and those behind a camera, are not in its image
 
 
@@ -253,3 +257,53 @@ def between_views(cameras: Cameras, num_views: int) -> Cameras:
     viewmats = look_at_origin(torch.stack(positions))
     Ks = cameras.Ks[:1].repeat(num_views, 1, 1)
     return replace(cameras, viewmats=viewmats, Ks=Ks)
+
+
+def check_cameras(cameras: Cameras, source: str) -> None:
+    """Raise where a camera cannot be one, before anything is computed with it.
+
+    Args:
+        cameras: V cameras.
+        source: the file they come from, for the message.
+
+    Raises:
+        InputError: a matrix holds numbers that are not finite or huge, is transposed, scaled, skew
+            or mirrored, or intrinsics do not fit the images.
+    """
+    for view, (viewmat, K) in enumerate(zip(cameras.viewmats.cpu(), cameras.Ks.cpu(), strict=True)):
+        fault = _viewmat_fault(viewmat) or _intrinsics_fault(K, cameras.width, cameras.height)
+        if fault:
+            raise InputError(f"{source}: camera {view}: {fault}")
+
+
+def _viewmat_fault(viewmat: Tensor) -> str | None:
+    """What is wrong with a world-to-camera matrix [4, 4]."""
+    if not torch.isfinite(viewmat).all():
+        return "viewmat holds numbers that are not finite: correct it"
+    if not torch.allclose(viewmat[3], torch.tensor([0.0, 0, 0, 1]), atol=1e-4):
+        return "the last row of viewmat is not 0 0 0 1: write matrices for column vectors"
+    rotation = viewmat[:3, :3]
+    if (rotation @ rotation.T - torch.eye(3)).abs().max() > ROTATION_TOLERANCE:
+        return "viewmat's rotation is not orthonormal: divide its rows by their length"
+    if torch.linalg.det(rotation) < 0:
+        return "viewmat mirrors: give right-handed axes, x right, y down, z forward"
+    if viewmat[:3, 3].abs().max() > MAX_COORDINATE:
+        return f"viewmat's translation exceeds {MAX_COORDINATE:g}: move the world to the object"
+    return None
+
+
+def _intrinsics_fault(K: Tensor, width: int, height: int) -> str | None:
+    """What is wrong with intrinsics [3, 3] of an image."""
+    if not torch.isfinite(K).all():
+        return "K holds numbers that are not finite: correct it"
+    (fx, _, cx), (below, fy, cy), last = K.tolist()
+    if not torch.allclose(K[2], torch.tensor([0.0, 0, 1]), atol=1e-4) or abs(below) > 1e-3:
+        return f"K ends in {last}: write K as [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]"
+    if min(fx, fy) <= 0 or max(fx / width, fy / height) > 1e3:
+        return f"K's focal lengths {fx:g}, {fy:g} are no pixels of {width}x{height} images"
+    if not (0 <= cx <= width and 0 <= cy <= height):
+        return (
+            f"the principal point ({cx:g}, {cy:g}) lies outside the {width}x{height} image: "
+            "scale K to the images' size"
+        )
+    return None

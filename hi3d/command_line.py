@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from hi3d.config import shortened
 from hi3d.errors import InputError
 from hi3d.progress import console, set_quiet
 from hi3d.settings import describe_settings
@@ -51,7 +52,7 @@ def parse_arguments(
     names = words[end + 1 :]
     options, overrides = [], []
     for word in words[:end]:
-        is_file = Path(word).exists()
+        is_file = _is_there(word)
         if is_file and re.match(r"-[^-]", word):
             names.append(word)
         elif _OVERRIDE.match(word) and not is_file:
@@ -66,15 +67,31 @@ def parse_arguments(
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; an `InputError` is one line and exit code 2, an interrupt exit code 130."""
+    """Call `main`; an `InputError` is one line and exit code 2, an interrupt exit code 130.
+
+    So is what the system refuses: a full disk, a file that may not be read, a path too long.
+    """
     try:
         main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        place = f": {shortened(error.filename)}" if error.filename else ""
+        print(f"error: {error.strerror}{place}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         console.print("interrupted: what was finished is kept; see --help for how to go on")
         sys.exit(130)
+
+
+def _is_there(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except OSError:  # too long for a name
+        return False
 
 
 class _Parser(argparse.ArgumentParser):

@@ -8,6 +8,7 @@ names the nearest valid key.
 import dataclasses
 import difflib
 import math
+import re
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,16 @@ from hi3d.errors import InputError
 from hi3d.files import shipped
 
 T = TypeVar("T")
+MAX_SEED = 2**63 - 1
+MAX_PATH, MAX_NAME = 4095, 255
+"""Longest path and longest name in it, in bytes, that Linux takes."""
+SHOWN = 80
+"""Characters of a wrong value that a message shows."""
+UNREADABLE = (
+    *(OmegaConfBaseException, YAMLError, OSError),
+    *(ValueError, TypeError, OverflowError, RecursionError),
+)
+"""What reading a value can raise: also for a number of thousands of digits, or deep brackets."""
 
 
 def load_config(
@@ -47,11 +58,11 @@ def load_config(
         _check_keys(schema, layer, source)
         try:
             config = OmegaConf.merge(config, layer)
-        except OmegaConfBaseException as error:
+        except UNREADABLE as error:
             raise InputError(f"{source}: {_first_line(error)}") from error
     try:
         return typing.cast(T, OmegaConf.to_object(config))
-    except OmegaConfBaseException as error:
+    except UNREADABLE as error:
         raise InputError(f"{path or 'config'}: {_first_line(error)}") from error
 
 
@@ -66,7 +77,10 @@ def peek(path: str | Path, key: str, overrides: Sequence[str] = ()) -> Any:
     """
     layers = [layer for _, layer in _yaml_layers(Path(path))]
     layers += [_parse_override(item) for item in overrides]
-    values = [layer[key] for layer in layers if key in layer]
+    try:
+        values = [layer[key] for layer in layers if key in layer]
+    except OmegaConfBaseException as error:
+        raise InputError(f"{path}: {_first_line(error)}") from error
     return values[-1] if values else None
 
 
@@ -82,9 +96,9 @@ def check_number(key: str, value: float, low: float, high: float = math.inf) -> 
     Raises:
         InputError: with one line that names key, value and range.
     """
-    if not (math.isfinite(value) and low <= value <= high):
+    if not low <= value <= high or value == math.inf:
         span = f"of at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-        raise InputError(f"{key} is {value}: give a number {span}")
+        raise InputError(f"{key} is {shortened(value)}: give a number {span}")
 
 
 def check_numbers(
@@ -92,7 +106,9 @@ def check_numbers(
 ) -> None:
     """`check_number` of every entry of a list, and its length where that is not None."""
     if not values or length not in (None, len(values)):
-        raise InputError(f"{key} is {list(values)}: give {length or 'one or more'} numbers")
+        raise InputError(
+            f"{key} is {shortened(list(values))}: give {length or 'one or more'} numbers"
+        )
     for value in values:
         check_number(key, value, low, high)
 
@@ -104,11 +120,47 @@ def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
         InputError: with one line that names key, value and choices.
     """
     if value not in choices:
-        raise InputError(f"{key} is {value}: give one of {', '.join(choices)}")
+        raise InputError(f"{key} is {shortened(value)}: give one of {', '.join(choices)}")
+
+
+def check_seed(seed: int) -> None:
+    """Raise where `seed` is none that every generator takes: 0 to 2^63 - 1."""
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed is {shortened(seed)}: give a number from 0 to {MAX_SEED}")
+
+
+def check_elevation(degrees: float) -> None:
+    """Raise where a camera at this elevation has no upright picture: not above -90 and below 90."""
+    if not -90 < degrees < 90:
+        raise InputError(f"elevation_deg is {degrees}: give degrees above -90 and below 90")
+
+
+def check_path(key: str, path: str | Path) -> None:
+    """Raise where no file or folder can have this path.
+
+    Raises:
+        InputError: it is empty, or it or a name in it is too long.
+    """
+    text = str(path)
+    too_long = len(text.encode(errors="replace")) > MAX_PATH or any(
+        len(name.encode(errors="replace")) > MAX_NAME for name in text.split("/")
+    )
+    if not text or too_long or "\0" in text:
+        raise InputError(f"{key} is '{shortened(text)}', which is no path: check it")
+
+
+def shortened(value: Any) -> str:
+    """A value for a message, on one line and not longer than `SHOWN`."""
+    try:
+        text = " ".join(str(value).split())
+    except ValueError:  # an integer of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _yaml_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, DictConfig]]:
     """The file's layers, the base's first."""
+    check_path("the config", path)
     path = shipped(path).resolve()
     if path in seen:
         raise InputError(f"{path}: its base files form a circle: remove one 'base:' line")
@@ -116,33 +168,61 @@ def _yaml_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, Dic
         raise InputError(f"no config file at {path}: check the path given to --config or base:")
     try:
         layer = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} is not a readable YAML file: {_first_line(error)}") from error
     if isinstance(layer, ListConfig):
         raise InputError(f"{path} holds a list: a config is a mapping of keys to values")
-    base = layer.pop("base", None)
-    layers = _yaml_layers(path.parent / base, (*seen, path)) if base else []
-    for key, group in layer.items():
-        nested = group.pop("base", None) if isinstance(group, DictConfig) else None
+    if not isinstance(layer, DictConfig):
+        raise InputError(f"{path} holds one value: a config is a mapping of keys to values")
+    base = _taken_base(layer, path)
+    layers = _yaml_layers(base, (*seen, path)) if base else []
+    for key in list(layer):
+        group = None if _has_no_value(layer, key) else layer[key]
+        nested = _taken_base(group, path) if isinstance(group, DictConfig) else None
         if nested:
-            inner = _yaml_layers(path.parent / nested, (*seen, path))
+            inner = _yaml_layers(nested, (*seen, path))
             layers += [(source, OmegaConf.create({key: values})) for source, values in inner]
     return [*layers, (str(path), layer)]
 
 
+def _taken_base(layer: DictConfig, path: Path) -> Path | None:
+    """The file that `base:` names, taken out of the layer."""
+    try:
+        base = layer.pop("base", None)
+    except OmegaConfBaseException as error:
+        raise InputError(f"{path}: base: {_first_line(error)}") from error
+    if base is None:
+        return None
+    if not isinstance(base, str):
+        raise InputError(f"{path}: base is {shortened(base)}: give the path of one YAML file")
+    return path.parent / base
+
+
+def _has_no_value(layer: DictConfig, key: Any) -> bool:
+    """Whether a key has none before all layers are merged."""
+    return OmegaConf.is_missing(layer, key) or OmegaConf.is_interpolation(layer, key)
+
+
 def _parse_override(item: str) -> DictConfig:
     key, equals, _ = item.partition("=")
-    if not equals or not key:
-        raise InputError(f"'{item}' is not an option: write key=value")
+    if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        raise InputError(f"'{shortened(item)}' is not an option: write key=value")
     try:
         return OmegaConf.from_dotlist([item])
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"option '{item}': {_first_line(error)}") from error
+    except UNREADABLE as error:
+        raise InputError(f"option '{shortened(item)}': {_first_line(error)}") from error
 
 
 def _check_keys(schema: Any, layer: Any, source: str, prefix: str = "") -> None:
     """Raise for a key of `layer` that `schema` lacks, at any depth."""
-    if not dataclasses.is_dataclass(schema) or not isinstance(layer, DictConfig):
+    if not isinstance(layer, DictConfig):
+        return
+    if typing.get_origin(schema) is dict:  # any keys, values of one schema
+        for key in map(str, layer):
+            value = None if OmegaConf.is_missing(layer, key) else layer[key]
+            _check_keys(typing.get_args(schema)[1], value, source, f"{prefix}{key}.")
+        return
+    if not dataclasses.is_dataclass(schema):
         return
     types = typing.get_type_hints(schema)
     for key in map(str, layer):
@@ -150,17 +230,19 @@ def _check_keys(schema: Any, layer: Any, source: str, prefix: str = "") -> None:
             near = difflib.get_close_matches(key, types, n=1, cutoff=0.4)
             hint = f"did you mean '{prefix}{near[0]}'?" if near else f"valid: {', '.join(types)}"
             raise InputError(f"{source}: unknown key '{prefix}{key}': {hint}")
-        value = None if OmegaConf.is_missing(layer, key) else layer[key]
+        value = None if _has_no_value(layer, key) else layer[key]
         _check_keys(_dataclass_in(types[key]), value, source, f"{prefix}{key}.")
 
 
 def _dataclass_in(annotation: Any) -> Any:
-    """The dataclass of `X` or `X | None`."""
+    """The dataclass of `X` or `X | None`; a dictionary stays."""
+    if typing.get_origin(annotation) is dict:
+        return annotation
     options = [a for a in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(a)]
     return options[0] if options else annotation
 
 
 def _first_line(error: Exception) -> str:
     key = getattr(error, "full_key", None)
-    line = str(error).strip().split("\n")[0]
+    line = (str(error).strip().split("\n")[0] or type(error).__name__)[: 2 * SHOWN]
     return f"{key}: {line}" if key else line

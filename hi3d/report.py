@@ -31,7 +31,7 @@ class RunReport:
             "inputs": inputs,
             "config": config,
             "seed": seed,
-            "versions": _versions(),
+            "versions": package_versions(),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "num_threads": torch.get_num_threads(),
             "steps": {},
@@ -96,7 +96,8 @@ def _resident_gb() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Of Python and the packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in REPORTED_PACKAGES:
         try:

@@ -1,6 +1,8 @@
 """Images with cameras, as they pass from stage to stage and as they lie on disk."""
 
+import itertools
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,11 +12,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from hi3d.cameras import Cameras, concatenate_cameras, orbit_cameras
+from hi3d.cameras import Cameras, check_cameras, concatenate_cameras, orbit_cameras
 from hi3d.errors import InputError
 from hi3d.files import atomic_path, make_folder, write_json
 
 DEPTH_NEAR, DEPTH_RANGE = 0.6, 1.8  # 16-bit depth PNG: depth = v / 65535 * 1.8 + 0.6 (SyncDreamer)
+
+NO_VIEWS = re.compile(r"[-_](depth|normals?|masks?|alpha|mesh)$")
+"""Ends of the names of PNGs that lie beside views."""
+ASPECT_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -123,25 +129,73 @@ class Views:
         if (folder / "cameras.json").exists():
             files, cameras = cameras_from_json(folder / "cameras.json")
         else:
-            files = sorted(
-                p.name for p in folder.glob("*.png") if not p.name.endswith("-depth.png")
-            )
-            if not files:
-                raise InputError(f"{folder} holds no PNG: give a folder of views")
+            files = view_files(folder)
             if elevation_deg is None:
                 raise InputError(
                     f"{folder} has no cameras.json: give elevation_deg=NUMBER for a standard orbit"
                 )
-            with Image.open(folder / files[0]) as first:
-                cameras = orbit_cameras(elevation_deg, first.height, len(files))
-        rgb, alpha = zip(*(load_rgba(folder / name) for name in files), strict=True)
-        for name, image in zip(files, rgb, strict=True):
-            if image.shape[1:] != (cameras.height, cameras.width):
+            rgb, _ = load_rgba(folder / files[0])
+            cameras = orbit_cameras(elevation_deg, rgb.shape[1], len(files))
+        return read_views([folder / name for name in files], cameras)
+
+
+def view_files(folder: Path) -> list[str]:
+    """Names of the views of a folder without `cameras.json`, in order.
+
+    Raises:
+        InputError: there is none, or a number is missing between the first and the last.
+    """
+    files = sorted(p.name for p in folder.glob("*.png") if not NO_VIEWS.search(p.stem.lower()))
+    if not files:
+        raise InputError(f"{folder} holds no PNG: give a folder of views")
+    endings = [re.search(r"(\d+)$", Path(name).stem) for name in files]
+    numbers = sorted(int(ending[1]) for ending in endings if ending)
+    if len(set(numbers)) < len(files):
+        return files
+    for number, following in itertools.pairwise(numbers):
+        if following != number + 1:
+            raise InputError(
+                f"{folder} goes from view {number} to {following}: give all views of the orbit, "
+                "or a cameras.json"
+            )
+    return [name for _, name in sorted(zip((int(e[1]) for e in endings if e), files, strict=True))]
+
+
+def read_views(
+    paths: list[Path], cameras: Cameras, sizes: list[tuple[int, int]] | None = None
+) -> Views:
+    """Read images of one or of mixed sizes; all are brought to the largest one's.
+
+    Args:
+        paths: of V images, opaque or with alpha.
+        cameras: of V images of `sizes`.
+        sizes: widths and heights that the intrinsics are for; None = those of `cameras`.
+
+    Raises:
+        InputError: an image is broken, or of another shape than its camera's.
+    """
+    images = [torch.cat(load_rgba(path)) for path in paths]
+    sizes = sizes or [(cameras.width, cameras.height)] * len(images)
+    _, height, width = max((image.shape for image in images), key=lambda shape: shape[1])
+    Ks = []
+    for path, image, K, size in zip(paths, images, cameras.Ks, sizes, strict=True):
+        found = (image.shape[2], image.shape[1])
+        for other in (size, (width, height)):
+            if abs(found[0] * other[1] / (found[1] * other[0]) - 1) > ASPECT_TOLERANCE:
                 raise InputError(
-                    f"{folder / name} is {image.shape[2]}x{image.shape[1]} pixels and its camera "
-                    f"{cameras.width}x{cameras.height}: correct cameras.json or resize the image"
+                    f"{path} is {found[0]}x{found[1]} pixels and its camera or the largest view "
+                    f"{other[0]}x{other[1]}: give one shape, correct cameras.json or the image"
                 )
-        return Views(torch.stack(rgb), torch.stack(alpha), cameras)
+        Ks.append(K * torch.tensor([width / size[0], height / size[1], 1.0])[:, None])
+    resized = [
+        image
+        if image.shape[1:] == (height, width)
+        else interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
+        for image in images
+    ]
+    pixels = torch.stack(resized)
+    scaled = Cameras(cameras.viewmats, torch.stack(Ks), width, height)
+    return Views(pixels[:, :3].contiguous(), pixels[:, 3:].contiguous(), scaled)
 
 
 def concatenate_views(first: Views, second: Views) -> Views:
@@ -181,18 +235,24 @@ def cameras_from_json(path: str | Path) -> tuple[list[str], Cameras]:
     """
     try:
         content = json.loads(Path(path).read_text())
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}, not an object")
         if content.get("convention", "opencv") != "opencv":
             raise InputError(
                 f"{path}: convention is {content['convention']!r}: only 'opencv' is read"
             )
         frames = content["frames"]
+        if not frames:
+            raise ValueError("it lists no frames")
         viewmats = torch.tensor([frame["viewmat"] for frame in frames], dtype=torch.float32)
         Ks = torch.tensor([frame["K"] for frame in frames], dtype=torch.float32)
         cameras = Cameras(viewmats, Ks, int(content["width"]), int(content["height"]))
-        return [frame["file"] for frame in frames], cameras
+        files = [str(frame["file"]) for frame in frames]
+        check_cameras(cameras, str(path))
+        return files, cameras
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
         raise InputError(
             f"{path} is not a camera file ({error}): see docs/conventions.md for the format"
         ) from error

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hi3d.command_line import make_parser, parse_arguments, run
-from hi3d.config import load_config
+from hi3d.config import check_number, check_seed, load_config
 from hi3d.progress import console
 
 
@@ -30,6 +30,11 @@ def main() -> None:
     parser.add_argument("--columns", metavar="N", type=int, default=6, help="views shown (6)")
     parser.add_argument("--cell", metavar="PX", type=int, default=192, help="side of a view (192)")
     arguments = parse_arguments(parser)
+    check_number("--orbits", arguments.orbits, 1, 1e6)
+    check_number("--columns", arguments.columns, 1, 100)
+    check_number("--cell", arguments.cell, 16, 2048)
+    for seed in arguments.seeds:
+        check_seed(seed)
     from hi3d.degradation.draws import DegradationConfig
     from hi3d.pipelines.data_sheets import write_data_sheets
 

@@ -7,11 +7,15 @@ from hi3d.progress import console
 
 def main() -> None:
     parser = make_parser(
-        "Make a textured mesh from a folder of views with cameras.json.",
+        "Make a textured mesh from a folder of views with cameras.",
         "scripts/reconstruct.py outputs/mailbox_photo/refined --output outputs/mesh",
         "hi3d.pipelines.views_to_mesh:ReconstructConfig",
     )
-    parser.add_argument("views", metavar="VIEWS", help="folder of PNGs and cameras.json")
+    parser.add_argument(
+        "views",
+        metavar="VIEWS",
+        help="folder of images with cameras.json, transforms.json, a COLMAP model or camera-16.pkl",
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
     arguments = parse_arguments(parser)
     from hi3d.pipelines.views_to_mesh import ReconstructConfig, reconstruct

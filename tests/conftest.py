@@ -148,11 +148,10 @@ def tiny_models(tmp_path_factory) -> Path:
 
     from hi3d.diffusion.elevation import ElevationEstimator
     from hi3d.diffusion.unet import UNetConfig, build_unet, stage1_in_channels, stage2_in_channels
-    from hi3d.diffusion.weights import write_model_index
+    from hi3d.diffusion.weights import svd_scheduler, write_model_index
     from hi3d.nano.experiment import DepthConfig
     from hi3d.nano.orbit_predictor import OrbitPredictor
     from hi3d.nano.train_networks import build_depth_estimator
-    from hi3d.training.diffusion_module import build_scheduler
 
     unet_config = UNetConfig([32, 32], 1, [1, 1], 16, 32)
     torch.manual_seed(0)
@@ -179,7 +178,7 @@ def tiny_models(tmp_path_factory) -> Path:
         "vae": vae,
         "image_encoder": image_encoder,
         "elevation_estimator": ElevationEstimator((8, 8), 16),
-        "scheduler": build_scheduler(),
+        "scheduler": svd_scheduler(),
     }
     stage1 = {
         **shared,

@@ -9,6 +9,7 @@ from hi3d.config import (
     check_choice,
     check_number,
     check_numbers,
+    check_path,
     config_to_dict,
     load_config,
     peek,
@@ -63,6 +64,52 @@ def test_wrong_file_is_one_line(tmp_path, text):
     with pytest.raises(InputError) as error:
         load_config(Outer, write(tmp_path / "run.yaml", text))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "base: 3\n",
+        "base: [a.yaml]\n",
+        "base: ${nope}\n",
+        "inner: {base: 3}\n",
+        "steps: ${nope}\n",
+        f"steps: {'9' * 6000}\n",
+        f"steps: {'9' * 4000}\n",
+        f"inner: {{rate: {'9' * 4000}}}\n",
+        f"base: {'a' * 4096}\n",
+        f"inner: {{base: {'a/' * 2048}}}\n",
+        f"inner: {'[' * 20000}\n",
+        "just words\n",
+        "3\n",
+    ],
+    ids=lambda text: text[:24],
+)
+def test_what_cannot_be_a_config_is_one_short_line(tmp_path, text):
+    path = write(tmp_path / "run.yaml", text)
+    with pytest.raises(InputError) as error:
+        check_number("steps", load_config(Outer, path).steps, 0, 10)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("item", [f"steps={'9' * 6000}", f"inner.rate={'9' * 4000}", "[=1", "a[=1"])
+def test_odd_words_are_one_short_line(item):
+    with pytest.raises(InputError) as error:
+        load_config(Outer, None, [item])
+    assert len(str(error.value)) < 500
+
+
+def test_an_interpolation_of_another_layer_is_resolved(tmp_path):
+    path = write(tmp_path / "run.yaml", "name: ${steps}\n")
+    assert load_config(Outer, path, ["steps=7"]).name == "7"
+
+
+def test_paths_that_no_system_takes_are_one_line():
+    check_path("key", "a" * 255)
+    for path in ("", "a" * 256, "a/" * 2048, "a\0b"):
+        with pytest.raises(InputError, match="key is"):
+            check_path("key", path)
 
 
 def test_missing_file():

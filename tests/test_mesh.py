@@ -127,7 +127,7 @@ def test_glb_fields_of_a_textured_mesh(textured, tmp_path):
     assert all(view["byteOffset"] % 4 == 0 for view in content["bufferViews"])
 
 
-def test_glb_vertex_colours_are_linear(tmp_path):
+def test_glb_vertex_colors_are_linear(tmp_path):
     # sRGB 0.5 is linear ((0.5 + 0.055) / 1.055)^2.4 = 0.21404; 0.04 is 0.04 / 12.92 = 0.003096.
     rgb = torch.tensor([[0.5, 0.04, 1.0]]).repeat(3, 1)
     mesh = SurfaceMesh(torch.eye(3), torch.tensor([[0, 1, 2]]), rgb)

@@ -12,6 +12,8 @@ from diffusers import AutoencoderKLTemporalDecoder
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
+from hi3d.diffusion.edm import Generators, randn
+
 
 @runtime_checkable
 class VAE(Protocol):
@@ -83,19 +85,19 @@ def encode_condition(vae: VAE, frames: Tensor) -> Tensor:
 
 
 def augment_with_noise(
-    frames: Tensor, noise_aug_strength: Tensor, generator: torch.Generator | None = None
+    frames: Tensor, noise_aug_strength: Tensor, generator: Generators = None
 ) -> Tensor:
     """SVD's noise augmentation: Gaussian noise on the conditioning pixels in [-1, 1] units.
 
     Args:
         frames: [B, T, 3, H, W] in [0, 1].
         noise_aug_strength: [B], standard deviation in [-1, 1] units.
-        generator: CPU generator of the noise.
+        generator: of the noise, on the CPU; one, or one for each video.
 
     Returns:
         [B, T, 3, H, W], not clamped.
     """
-    noise = torch.randn(frames.shape, generator=generator).to(frames)
+    noise = randn(frames.shape, generator).to(frames)
     return frames + noise_aug_strength.to(frames)[:, None, None, None, None] * noise / 2
 
 

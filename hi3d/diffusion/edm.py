@@ -6,7 +6,7 @@ Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Model
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -14,6 +14,23 @@ from torch import Tensor
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(noisy latents [B, ...], sigma [B]) -> denoised latents [B, ...]."""
+Generators = torch.Generator | Sequence[torch.Generator] | None
+"""Of random numbers on the CPU: one for a whole batch, or one for each item; None takes torch's."""
+BeforeStep = Callable[[int, Tensor, Tensor], Tensor]
+"""(step, x [B, ...], the first noise [B, ...]) -> x [B, ...] at the same noise level."""
+
+
+def randn(shape: Sequence[int], generator: Generators = None) -> Tensor:
+    """Gaussian noise [*shape] on the CPU.
+
+    Raises:
+        ValueError: there are several generators, and not `shape[0]` of them.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        return torch.randn(tuple(shape), generator=generator)
+    if len(generator) != shape[0]:
+        raise ValueError(f"{len(generator)} generators for {shape[0]} items")
+    return torch.stack([torch.randn(tuple(shape[1:]), generator=item) for item in generator])
 
 
 def c_skip(sigma: Tensor) -> Tensor:
@@ -45,7 +62,7 @@ def sample_sigma(
     batch_size: int,
     log_mean: float,
     log_std: float,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Noise levels for training, ln(sigma) ~ N(log_mean, log_std^2) (EDM Section 5), one per video.
@@ -53,7 +70,7 @@ def sample_sigma(
     Returns:
         sigma: [batch_size], drawn with `generator` on the CPU and moved to `device`.
     """
-    normal = torch.randn(batch_size, generator=generator)
+    normal = randn((batch_size,), generator)
     return (log_mean + log_std * normal).exp().to(device)
 
 
@@ -134,6 +151,7 @@ def sample_euler(
     latents: Tensor,
     sigmas: Tensor,
     callback: Callable[[int, Tensor], None] | None = None,
+    before_step: BeforeStep | None = None,
 ) -> Tensor:
     """Integrate dx/dsigma = (x - D(x; sigma)) / sigma with Euler steps (EDM Algorithm 1, no churn).
 
@@ -142,12 +160,15 @@ def sample_euler(
         latents: [B, ...] noise of unit variance.
         sigmas: [num_steps + 1], decreasing, ending in 0.
         callback: called after each step with its index and the denoised latents.
+        before_step: changes x before each step; its last argument is `latents`.
 
     Returns:
         Latents [B, ...] at sigma = 0.
     """
     x = latents * math.sqrt(sigmas[0].item() ** 2 + 1)  # the variance of data plus noise
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        if before_step is not None:
+            x = before_step(i, x, latents)
         denoised = denoiser(x, sigma.to(x).expand(len(x)))
         derivative = (x - denoised) / sigma
         x = x + derivative * (sigma_next - sigma)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hi3d.errors import InputError
+from hi3d.config import check_choice, check_number
 
 SCHEDULES = ("constant", "linear", "triangle")
+MAX_SCALE = 100.0
 
 
 @dataclass
@@ -19,9 +20,14 @@ class GuidanceConfig:
     last (Hi3D's released code); triangle: up to `max_scale` behind the object and back (SV3D,
     arXiv 2403.12008, Section 3)."""
     min_scale: float = 1.0
-    """Scale at frame 0; 1 means no guidance."""
+    """Scale at frame 0, 0 to 100; 1 means no guidance."""
     max_scale: float = 2.5
-    """Largest scale."""
+    """Largest scale, 0 to 100."""
+
+    def __post_init__(self) -> None:
+        check_choice("guidance.schedule", self.schedule, SCHEDULES)
+        check_number("guidance.min_scale", self.min_scale, 0, MAX_SCALE)
+        check_number("guidance.max_scale", self.max_scale, 0, MAX_SCALE)
 
 
 def guidance_scales(config: GuidanceConfig, num_frames: int) -> Tensor:
@@ -29,9 +35,6 @@ def guidance_scales(config: GuidanceConfig, num_frames: int) -> Tensor:
 
     Returns:
         [num_frames].
-
-    Raises:
-        InputError: the schedule is not one of `SCHEDULES`.
     """
     low, high = config.min_scale, config.max_scale
     frame = torch.arange(num_frames) / max(num_frames - 1, 1)
@@ -39,11 +42,7 @@ def guidance_scales(config: GuidanceConfig, num_frames: int) -> Tensor:
         return torch.full((num_frames,), high)
     if config.schedule == "linear":
         return low + (high - low) * frame
-    if config.schedule == "triangle":
-        return low + (high - low) * (1 - (2 * frame - 1).abs())
-    raise InputError(
-        f"guidance.schedule is '{config.schedule}': choose one of {', '.join(SCHEDULES)}"
-    )
+    return low + (high - low) * (1 - (2 * frame - 1).abs())
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scales: Tensor) -> Tensor:

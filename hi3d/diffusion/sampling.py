@@ -7,7 +7,7 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor
 
-from hi3d.diffusion.edm import Denoiser, denoise, sample_euler
+from hi3d.diffusion.edm import BeforeStep, Denoiser, Generators, denoise, randn, sample_euler
 from hi3d.diffusion.guidance import guide
 
 
@@ -20,7 +20,7 @@ class OrbitCondition:
     image_embeds: Tensor  # [B, 1, D]
     """CLIP embedding of the reference image."""
     added_time_ids: Tensor  # [B, 2]
-    """Elevation in degrees and noise augmentation."""
+    """Elevation in degrees and noise augmentation; for an `OfficialUNet` its vector [B, D]."""
     base: Tensor | None = None  # [B, T, 3, H, W]
     """Frames in [0, 1] to whose latents the diffused latents are the difference; None for a model
     that diffuses the latents themselves, as the paper does."""
@@ -96,8 +96,9 @@ def sample_orbit_latents(
     condition: OrbitCondition,
     sigmas: Tensor,  # [num_steps + 1]
     scales: Tensor,  # [T]
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     callback: Callable[[int, Tensor], None] | None = None,
+    before_step: BeforeStep | None = None,
 ) -> Tensor:
     """Sample orbits (paper Eq. 1, by EDM's Euler sampler).
 
@@ -106,8 +107,10 @@ def sample_orbit_latents(
         condition: for B videos of T frames.
         sigmas: [num_steps + 1] from `edm.karras_sigmas`.
         scales: [T] guidance scales.
-        generator: CPU generator of the noise: the same seed gives the same orbit on any device.
+        generator: CPU generator of the noise, or one for each video: the same seed gives the same
+            orbit on any device.
         callback: see `edm.sample_euler`.
+        before_step: see `edm.sample_euler`.
 
     Returns:
         Scaled latents [B, T, C, h, w], of the difference to the base if there is one: see
@@ -115,5 +118,6 @@ def sample_orbit_latents(
     """
     batch, num_frames, _, height, width = condition.concat.shape
     shape = (batch, num_frames, unet.config.out_channels, height, width)
-    noise = torch.randn(shape, generator=generator).to(condition.concat.device)
-    return sample_euler(guided_denoiser(unet, condition, scales), noise, sigmas, callback)
+    noise = randn(shape, generator).to(condition.concat.device)
+    denoiser = guided_denoiser(unet, condition, scales)
+    return sample_euler(denoiser, noise, sigmas, callback, before_step)

@@ -1,6 +1,5 @@
 """The condition of stage 1, built alike by its training, its pipeline and stage 2's training."""
 
-import torch
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
@@ -11,6 +10,7 @@ from hi3d.diffusion.conditioning import (
     encode_image,
     vector_condition,
 )
+from hi3d.diffusion.edm import Generators
 from hi3d.diffusion.sampling import OrbitCondition
 
 
@@ -22,7 +22,7 @@ def stage1_condition(
     noise_aug_strength: Tensor,  # [B]
     num_frames: int,
     base: Tensor | None = None,  # [B, T, 3, H, W]
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> OrbitCondition:
     """Image latents, image embedding and vector condition (paper, Section 4.2).
 
@@ -35,7 +35,7 @@ def stage1_condition(
         num_frames: T.
         base: [B, T, 3, H, W] in [0, 1], see `OrbitCondition.base`; its latents then take the place
             of the reference image's.
-        generator: CPU generator of the noise augmentation.
+        generator: of the noise augmentation, on the CPU; one, or one for each orbit.
 
     Returns:
         The condition of B orbits.

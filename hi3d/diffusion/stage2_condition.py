@@ -13,6 +13,7 @@ from hi3d.diffusion.conditioning import (
     resize_depth,
     vector_condition,
 )
+from hi3d.diffusion.edm import Generators
 from hi3d.diffusion.sampling import OrbitCondition
 
 
@@ -25,7 +26,7 @@ def stage2_condition(
     elevation_deg: Tensor,  # [B]
     noise_aug_strength: Tensor,  # [B]
     base: Tensor | None = None,  # [B, T, 3, H, W]
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> OrbitCondition:
     """Image latents, orbit latents, depth, image embedding and vector condition (Section 4.3).
 
@@ -38,7 +39,7 @@ def stage2_condition(
         elevation_deg: [B].
         noise_aug_strength: [B], see `augment_with_noise`.
         base: [B, T, 3, H, W] in [0, 1], see `OrbitCondition.base`.
-        generator: CPU generator of the noise augmentation.
+        generator: of the noise augmentation, on the CPU; one, or one for each orbit.
 
     Returns:
         The condition of B orbits; `concat` is [B, T, 2 C + 1, h, w].

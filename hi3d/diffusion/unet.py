@@ -6,9 +6,13 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 
 from hi3d.cameras import NUM_ORBIT_VIEWS
+from hi3d.diffusion.official.unet import OfficialUNet
 
 NUM_TIME_IDS = 2
 """Vector condition of the paper (Section 4.2): elevation and noise augmentation."""
+SVD_TIME_IDS = (6.0, 127.0)
+"""Frame rate and motion that SVD is sampled with by default: 7 frames per second, less 1 as it was
+trained (arXiv 2311.15127), and motion bucket 127."""
 
 
 @dataclass
@@ -73,8 +77,9 @@ def from_svd(
     - Input convolution: noisy and image latents keep their weights; further channels start at 0,
       so that the new network begins as SVD.
     - Vector condition: SVD's [fps | motion | noise augmentation] becomes
-      [elevation | noise augmentation]; elevation starts at 0 and noise augmentation is kept. A
-      network that has our two conditions already keeps both.
+      [elevation | noise augmentation]; elevation starts at 0, noise augmentation is kept, and what
+      fps and motion add at `SVD_TIME_IDS` goes into the bias, so that the new network begins as
+      SVD at these values. A network that has our two conditions already keeps both.
 
     Args:
         svd: SVD's UNet, or the other stage's.
@@ -84,11 +89,15 @@ def from_svd(
         A new UNet; `svd` is not changed.
 
     Raises:
-        ValueError: `in_channels` is smaller than SVD's.
+        ValueError: `in_channels` is smaller than SVD's, or the vector condition is neither SVD's
+            nor ours.
     """
     if in_channels < svd.config.in_channels:
         raise ValueError(f"in_channels {in_channels} is below SVD's {svd.config.in_channels}")
     width = svd.config.addition_time_embed_dim
+    num_time_ids = svd.config.projection_class_embeddings_input_dim / width
+    if isinstance(svd, OfficialUNet) or num_time_ids not in (NUM_TIME_IDS, NUM_TIME_IDS + 1):
+        raise ValueError("the vector condition is neither SVD's nor elevation and noise")
     settings = {**svd.config, "in_channels": in_channels}
     settings["projection_class_embeddings_input_dim"] = NUM_TIME_IDS * width
     unet = UNetSpatioTemporalConditionModel.from_config(settings)
@@ -96,9 +105,13 @@ def from_svd(
     conv = torch.zeros_like(unet.conv_in.weight)
     conv[:, : svd.config.in_channels] = state["conv_in.weight"]
     state["conv_in.weight"] = conv
-    if svd.config.projection_class_embeddings_input_dim != NUM_TIME_IDS * width:
+    if num_time_ids != NUM_TIME_IDS:
+        learned = state["add_embedding.linear_1.weight"]
         vector = torch.zeros_like(unet.add_embedding.linear_1.weight)
-        vector[:, -width:] = state["add_embedding.linear_1.weight"][:, -width:]
+        vector[:, -width:] = learned[:, -width:]
         state["add_embedding.linear_1.weight"] = vector
+        removed = svd.add_time_proj(torch.tensor(SVD_TIME_IDS)).flatten().to(learned)
+        bias = state["add_embedding.linear_1.bias"]
+        state["add_embedding.linear_1.bias"] = bias + learned[:, :-width] @ removed
     unet.load_state_dict(state)
     return unet

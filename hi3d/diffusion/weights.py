@@ -10,11 +10,12 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import DiffusionPipeline, UNetSpatioTemporalConditionModel
+from diffusers import DiffusionPipeline, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from safetensors import SafetensorError
 from torch import nn
 from transformers import DPTForDepthEstimation
 
+from hi3d.diffusion.official.unet import OfficialUNet
 from hi3d.diffusion.unet import NUM_TIME_IDS, from_svd
 from hi3d.errors import InputError
 from hi3d.files import write_json
@@ -122,6 +123,11 @@ def load_unet(folder: str, in_channels: int) -> UNetSpatioTemporalConditionModel
     """
     unet = load_network(folder, "unet")
     width = unet.config.addition_time_embed_dim
+    if isinstance(unet, OfficialUNet):
+        raise InputError(
+            f"the UNet of {folder} has the released code's conditions, which this training does "
+            "not give: start from SVD or from a folder of this training"
+        )
     is_svd = unet.config.projection_class_embeddings_input_dim != NUM_TIME_IDS * width
     if is_svd or unet.config.in_channels < in_channels:
         return from_svd(unet, in_channels)
@@ -131,6 +137,18 @@ def load_unet(folder: str, in_channels: int) -> UNetSpatioTemporalConditionModel
             f"{in_channels}: give the other stage's folder"
         )
     return unet
+
+
+def svd_scheduler() -> EulerDiscreteScheduler:
+    """SVD's noise levels, 700 to 0.002, as diffusers writes them."""
+    return EulerDiscreteScheduler(
+        prediction_type="v_prediction",
+        use_karras_sigmas=True,
+        timestep_type="continuous",
+        timestep_spacing="leading",
+        sigma_min=0.002,
+        sigma_max=700.0,
+    )
 
 
 def write_model_index(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hi3d.cameras import Cameras
+from hi3d.config import check_number, check_seed
 from hi3d.errors import InputError
 from hi3d.evaluation.enclosed_space import enclosed_cells
 from hi3d.mesh import SurfaceMesh
@@ -22,22 +23,23 @@ class MeshMetricsConfig:
     """How finely the meshes are sampled."""
 
     num_samples: int = 100_000
-    """Points drawn on each surface."""
+    """Points drawn on each surface, 1 to 1e8."""
     seed: int = 0
-    """Of the drawing."""
+    """Of the drawing, 0 to 2^63 - 1."""
     f_score_threshold: float = 0.02
-    """Distance at which a point counts as matched, world units."""
+    """Distance at which a point counts as matched, world units, 1e-9 to 1e9."""
     resolution: int = 64
-    """Cells along each side of the volume grid."""
+    """Cells along each side of the volume grid, 1 to 1024."""
     half_extent: float = 1.0
-    """The grid spans [-half_extent, half_extent]^3, world units."""
+    """The grid spans [-half_extent, half_extent]^3, world units, 1e-9 to 1e9."""
 
     def __post_init__(self) -> None:
-        for name in ("num_samples", "f_score_threshold", "resolution", "half_extent"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}: give a number above 0")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}: give a number of at least 0")
+        check_seed(self.seed)
+        for name, least, most in (
+            ("num_samples", 1, 1e8), ("f_score_threshold", 1e-9, 1e9),
+            ("resolution", 1, 1024), ("half_extent", 1e-9, 1e9),
+        ):  # fmt: skip
+            check_number(name, getattr(self, name), least, most)
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,26 @@ def inside_grid(mesh: SurfaceMesh, resolution: int, half_extent: float) -> Tenso
     return inside | enclosed_cells(mesh, resolution, half_extent)
 
 
+def check_in_grid(mesh: SurfaceMesh, name: str, half_extent: float) -> None:
+    """Raise where a mesh leaves the grid of the volume, which other units make it do.
+
+    Args:
+        mesh: any mesh.
+        name: of the mesh, for the message.
+        half_extent: the grid spans [-half_extent, half_extent]^3.
+
+    Raises:
+        InputError: a vertex lies outside.
+    """
+    largest = mesh.vertices.abs().max().item() if len(mesh.vertices) else 0.0
+    if not largest <= half_extent * (1 + 1e-6):
+        key = "pred" if name == "predicted" else "gt"
+        raise InputError(
+            f"the {name} mesh reaches {largest:.4g}, outside the cube of half side "
+            f"{half_extent:g}: scale its longest side to 1, or give normalize_{key}=true"
+        )
+
+
 def rotated_about_up(mesh: SurfaceMesh, angle_deg: float) -> SurfaceMesh:
     """The mesh turned about the up axis (z), counter-clockwise seen from above.
 
@@ -228,9 +250,11 @@ def score_mesh(
         config: defaults to `MeshMetricsConfig()`.
 
     Raises:
-        InputError: a mesh has no surface, or neither has a volume.
+        InputError: a mesh has no surface or leaves the grid, or neither has a volume.
     """
     config = config or MeshMetricsConfig()
+    for name, mesh in (("predicted", pred), ("true", gt)):
+        check_in_grid(mesh, name, config.half_extent)
     to_gt, to_pred = _nearest_distances(pred, gt, config.num_samples, config.seed)
     return MeshScores(
         chamfer_distance=_chamfer(to_gt, to_pred),

@@ -3,8 +3,11 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from hi3d.evaluation.view_metrics import MAX_PSNR
 from hi3d.files import write_json
+from hi3d.report import package_versions
 
 Results = Mapping[str, Mapping[str, float]]
 """Scores by row (an object or a method) and by name of the score."""
@@ -41,8 +44,43 @@ def markdown_table(results: Results, decimals: int = 3, first_column: str = "obj
     return "\n".join(lines) + "\n"
 
 
-def write_results(path: str | Path, results: Results) -> None:
-    """Write the rows and their mean as JSON, atomically; a number that is not finite is null."""
+PROTOCOLS = {
+    "views": "views over white, scored whole, mean over the views (SyncDreamer)",
+    "mesh": "points on both surfaces, distances unsquared and halved; volumes on a grid",
+}
+UNITS = {
+    "views": f"PSNR in dB, a view counts as at most {MAX_PSNR:g}; SSIM without unit",
+    "mesh": "the true object's longest side is 1",
+}
+
+
+def about_scores(what: str, normalization: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader of scores must know beside the numbers.
+
+    Args:
+        what: views or mesh.
+        normalization: what was done to the inputs.
+        settings: the resolved configuration.
+    """
+    return {
+        "protocol": PROTOCOLS[what],
+        "units": UNITS[what],
+        "normalization": normalization,
+        "settings": dict(settings),
+        "versions": package_versions(),
+    }
+
+
+def write_results(
+    path: str | Path, results: Results, about: Mapping[str, Any] | None = None
+) -> None:
+    """Write the rows and their mean as JSON, atomically; a number that is not finite is null.
+
+    Args:
+        path: of the file.
+        results: scores by row.
+        about: further entries: protocol, units, normalization, settings, versions.
+    """
     rows = {"objects": results, "mean": {"mean": mean_over_objects(results)}}
     finite = {
         part: {
@@ -51,7 +89,9 @@ def write_results(path: str | Path, results: Results) -> None:
         }
         for part, table in rows.items()
     }
-    write_json(path, {"objects": finite["objects"], "mean": finite["mean"]["mean"]})
+    write_json(
+        path, {**(about or {}), "objects": finite["objects"], "mean": finite["mean"]["mean"]}
+    )
 
 
 def _score_names(results: Results) -> list[str]:

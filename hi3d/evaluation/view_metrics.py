@@ -8,8 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hi3d.config import check_choice, check_number
 from hi3d.errors import InputError
 from hi3d.views import Views
+
+MAX_PSNR = 100.0
+"""In dB, in means: one view equal to the truth has an infinite value."""
 
 
 @dataclass
@@ -20,11 +24,15 @@ class ViewMetricsConfig:
     """Leave out view 0, the reference image, which lifts the mean."""
     data_range: float | None = None
     """Range of the image values for SSIM. None takes each image pair's own range, as the
-    SyncDreamer protocol does; 1.0 is the nominal one."""
+    SyncDreamer protocol does; 1.0 is the nominal one, 1e-6 to 1e6 are allowed."""
+    match: str = "camera"
+    """Of files: each true view is compared with the predicted one of the nearest camera, or with
+    that of the same number. Folders without cameras are compared by number."""
 
     def __post_init__(self) -> None:
-        if self.data_range is not None and not self.data_range > 0:
-            raise InputError(f"data_range is {self.data_range}: give a number above 0, or null")
+        if self.data_range is not None:
+            check_number("data_range", self.data_range, 1e-6, 1e6)
+        check_choice("match", self.match, ("camera", "number"))
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,14 @@ class ViewScores:
     """Over the pixels where the ground truth is not transparent, in dB; NaN where none is."""
 
     def means(self) -> dict[str, float]:
-        """The mean over the views of every score; views without foreground do not count."""
-        return {name: values.nanmean().item() for name, values in vars(self).items()}
+        """The mean over the views of every score; views without foreground do not count.
+
+        A PSNR counts as at most `MAX_PSNR`.
+        """
+        return {
+            name: (values.clamp_max(MAX_PSNR) if "psnr" in name else values).nanmean().item()
+            for name, values in vars(self).items()
+        }
 
 
 def psnr(

@@ -1,5 +1,7 @@
 """Orbits of other objects made from an orbit: of its mirror image, of its colors exchanged."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ def augment_orbits(
     batch: Batch,
     mirror_probability: float,
     permute_colors_probability: float,
-    generator: torch.Generator | None = None,
+    generators: Sequence[torch.Generator],
 ) -> Batch:
     """Mirror some orbits and exchange the colours of some.
 
@@ -18,14 +20,14 @@ def augment_orbits(
         batch: `rgb` [B, V, 3, H, W], V views evenly around, and what goes with them.
         mirror_probability: share of orbits that are mirrored.
         permute_colors_probability: share of orbits whose channels are put in a random order.
-        generator: draws for each orbit; None takes torch's.
+        generators: one for each orbit, on the CPU.
 
     Returns:
         A new batch with new `rgb`, `alpha` and `depth`; `elevation_deg` stays true.
     """
     names = [name for name in ("rgb", "alpha", "depth") if name in batch]
     views: Batch = {name: batch[name].clone() for name in names}
-    for i in range(len(batch["rgb"])):
+    for i, generator in enumerate(generators):
         if torch.rand((), generator=generator) < mirror_probability:
             for value in views.values():
                 value[i] = mirror_orbit(value[i])

@@ -2,6 +2,7 @@
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,8 +65,8 @@ class OrbitPredictorModule(TrainingModule):
         with torch.no_grad():
             rank = self.network.config.rank
             self.network.patterns.weight.copy_(vectors[:, :rank].to(self.network.patterns.weight))
-        if self.use_ema:  # the average was begun from random patterns
-            self.ema.shadow_params = [p.detach().clone() for p in self.network.parameters()]
+        if self.average is not None:  # the average was begun from random patterns
+            self.average.restart()
 
     @torch.no_grad()
     def pairs(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,14 +88,13 @@ class OrbitPredictorModule(TrainingModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step, several views of each orbit as the reference."""
         config = self.experiment.orbit_predictor
-        generator = self.generator("augmentation")
+        generators = self.generators("augmentation", len(batch["rgb"]))
         batch = augment_orbits(
-            batch, config.mirror_probability, config.permute_colors_probability, generator
+            batch, config.mirror_probability, config.permute_colors_probability, generators
         )
         rgb = batch["rgb"]
-        starts = torch.randperm(rgb.shape[1], generator=generator)[
-            : config.starts_per_orbit
-        ].tolist()
+        order = torch.randperm(rgb.shape[1], generator=self.generator("starts"))
+        starts = order[: config.starts_per_orbit].tolist()
         orbits = torch.cat([rgb.roll(-start, 1) for start in starts])
         latents, target = self.pairs(orbits)
         predicted = self.network(latents, batch["elevation_deg"].repeat(len(starts)))
@@ -123,7 +123,7 @@ class OrbitPredictorModule(TrainingModule):
         losses["psnr_gain"] = losses["psnr"] - losses["psnr_repeat"]
         self.log_losses("val", losses, len(rgb))
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, network: Any) -> None:
         """Write `orbit_predictor/`."""
-        self.network.save_pretrained(folder / "orbit_predictor")
-        write_model_index(folder, {"orbit_predictor": self.network})
+        network.save_pretrained(folder / "orbit_predictor")
+        write_model_index(folder, {"orbit_predictor": network})

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hi3d.cameras import FOV_DEG, NUM_ORBIT_VIEWS, ORBIT_DISTANCE
+from hi3d.config import check_number, check_seed
 from hi3d.errors import InputError
 from hi3d.rendering.blender.backend import BlenderSettings
 from hi3d.rendering.shading import Shading
@@ -20,11 +21,17 @@ CHOICES = {
 }
 MACHINE = ("blender_python", "device", "threads", "object_timeout_s")
 """Settings of Cycles that do not change the pictures."""
-POSITIVE = (
-    *("resolution", "num_views", "orbits_per_object", "objects_per_shard"),
-    *("max_shard_bytes", "objects_per_worker"),
-)
-MAX_PARTS = 100_000  # of a run: each has files of its own
+RANGES = {
+    "resolution": (1, 8192),
+    "num_views": (1, 10_000),
+    "orbits_per_object": (1, 10_000),
+    "objects_per_shard": (1, 10**9),
+    "max_shard_bytes": (1, 2**62),
+    "objects_per_worker": (1, 10**9),
+    "object_timeout_s": (1e-3, 1e7),
+    "object_memory_gb": (1e-3, 1e6),
+    "distance": (1e-3, 1e6),
+}
 
 
 @dataclass
@@ -92,14 +99,13 @@ class OrbitRenderConfig:
                 raise InputError(
                     f"{name}={getattr(self, name)}: use {' or '.join(map(str, choices))}"
                 )
-        for name in POSITIVE:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: use 1 or more")
-        for name in ("object_timeout_s", "object_memory_gb"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name}={getattr(self, name)}: use a number above 0")
-        if self.num_workers is not None and self.num_workers < 0:
-            raise InputError(f"num_workers={self.num_workers}: use 0 or more, or null")
+        for name, (least, most) in RANGES.items():
+            check_number(name, getattr(self, name), least, most)
+        check_seed(self.seed)
+        if self.supersampling is not None:
+            check_number("supersampling", self.supersampling, 1, 16)
+        if self.num_workers is not None:
+            check_number("num_workers", self.num_workers, 0, 4096)
         if self.executor == "ray" and self.num_workers == 0:
             raise InputError("executor=ray needs workers: use num_workers=1 or more, or null")
         self._check_trajectory()
@@ -129,7 +135,9 @@ class OrbitRenderConfig:
                 raise InputError(
                     "orbits_per_object > 1 repeats an orbit: use elevation_deg=random or a list"
                 )
-        if isinstance(self.start_azimuth_deg, str) and self.start_azimuth_deg != "random":
+        if not isinstance(self.start_azimuth_deg, str):
+            check_number("start_azimuth_deg", self.start_azimuth_deg, -360, 360)
+        elif self.start_azimuth_deg != "random":
             raise InputError(f"start_azimuth_deg={self.start_azimuth_deg}: use a number or random")
         if not 0 < self.fov_deg < 180:
             raise InputError(f"fov_deg={self.fov_deg}: use a number in (0, 180)")
@@ -143,11 +151,11 @@ class OrbitRenderConfig:
     @property
     def part(self) -> tuple[int, int]:
         """i and n of `shard=i/n`."""
-        match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", self.shard)
         if match is None or not int(match[1]) < int(match[2]):
-            raise InputError(f"shard={self.shard}: use i/n with i from 0 to n - 1, such as 0/16")
-        if int(match[2]) > MAX_PARTS:
-            raise InputError(f"shard={self.shard}: use at most {MAX_PARTS} parts")
+            raise InputError(
+                f"shard={self.shard}: use i/n with i from 0 to n - 1, such as 0/16, n below 10^6"
+            )
         return int(match[1]), int(match[2])
 
     @property

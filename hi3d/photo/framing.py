@@ -10,9 +10,11 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from hi3d.config import check_number, check_path
 from hi3d.errors import InputError
+from hi3d.photo.cutout import is_cutout, kept_objects, scale_to_opaque, without_specks
+from hi3d.photo.formats import enable_heic, is_heic, to_srgb
 from hi3d.photo.matting import (
-    clean_matte,
     default_weights_path,
     estimate_foreground,
     key_white_background,
@@ -24,9 +26,6 @@ MIN_SIDE = 32
 MAX_MEGAPIXELS = 100
 WORKING_SIDE = 1536
 """Larger photos are reduced to this longest side before matting."""
-TRANSPARENT_SHARE = 0.01
-"""An alpha channel counts where at least this share of the photo is transparent: a window's rounded
-corners do not."""
 MIN_OBJECT_SHARE = 5e-4
 """Below this share of the photo there is no object."""
 # Mean of (longer side of the bounding box of alpha > 0.5) / (image side) over 1,600 orbit renders
@@ -39,16 +38,24 @@ class ForegroundConfig:
     """How the object is cut out of a photo and framed."""
 
     resolution: int = 512
-    """Side of the reference image in pixels."""
+    """Side of the reference image in pixels, 8 to 4096."""
     object_fraction: float = OBJECT_FRACTION
-    """Longer side of the object's bounding box over the image side."""
+    """Longer side of the object's bounding box over the image side, 0.05 to 1."""
     matting: Literal["auto", "u2netp", "alpha", "white"] = "auto"
     """`alpha`: the photo's transparency; `white`: key out a white background; `u2netp`: the matting
     network; `auto`: `alpha` where the photo has transparency, else `u2netp`."""
     weights: str | None = None
     """Path of u2netp.onnx; None: data/weights/u2netp.onnx of the project."""
+    keep: Literal["all", "largest"] = "all"
+    """Of several objects in a photo: all of them, or the largest alone."""
     second_look: bool = True
     """Matte again on a crop around the first matte, which sharpens small objects."""
+
+    def __post_init__(self) -> None:
+        check_number("foreground.resolution", self.resolution, 8, 4096)
+        check_number("foreground.object_fraction", self.object_fraction, 0.05, 1)
+        if self.weights is not None:
+            check_path("foreground.weights", self.weights)
 
 
 def extract_foreground(
@@ -71,14 +78,15 @@ def extract_foreground(
     config = config or ForegroundConfig()
     name = "the image" if isinstance(photo, Image.Image) else str(photo)
     rgb, alpha = load_photo(photo)
-    has_transparency = bool((alpha < 0.5).float().mean() >= TRANSPARENT_SHARE)
+    scaled = scale_to_opaque(alpha, MIN_OBJECT_SHARE)
+    if scaled is None:
+        raise InputError(f"{name} is fully transparent: give a photo that shows an object")
+    has_transparency = is_cutout(scaled)
     if config.matting == "alpha" and not has_transparency:
         raise InputError(f"{name} has no transparent background: use matting=auto")
     if config.matting == "alpha" or (config.matting == "auto" and has_transparency):
-        if float((alpha > 0.5).float().mean()) < MIN_OBJECT_SHARE:
-            raise InputError(f"{name} is fully transparent: give a photo that shows an object")
         # Some exporters write colour noise under zero alpha: it must not reach the edge.
-        return frame_object(rgb, clean_matte(alpha, keep_soft=True), config)
+        return frame_object(rgb, kept_objects(without_specks(scaled), config.keep, name), config)
     rgb = rgb * alpha + (1 - alpha)
     if float((rgb.amax(dim=(1, 2)) - rgb.amin(dim=(1, 2))).max()) < 0.02:
         raise InputError(f"{name} is one uniform colour: give a photo that shows an object")
@@ -93,6 +101,7 @@ def extract_foreground(
             f"no object stands out from the background of {name}: give a photo of one object, or a "
             "PNG with a transparent background"
         )
+    alpha = kept_objects(alpha, config.keep, name)
     return frame_object(estimate_foreground(rgb, alpha), alpha, config)
 
 
@@ -112,8 +121,11 @@ def load_photo(photo: str | Path | Image.Image) -> tuple[Tensor, Tensor]:
     if isinstance(photo, Image.Image):
         return _decode(photo, "the image")
     path = Path(photo)
+    check_path("the photo", path)
     if not path.is_file():
         raise InputError(f"no photo at {path}: check the path")
+    if is_heic(path):
+        enable_heic(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -178,7 +190,7 @@ def _decode(image: Image.Image, name: str) -> tuple[Tensor, Tensor]:
     if width * height > MAX_MEGAPIXELS * 1e6:
         raise _too_large(name, f"{width}x{height} pixels")
     image.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # JPEG decodes at a fraction of its size
-    image = ImageOps.exif_transpose(image)
+    image = to_srgb(ImageOps.exif_transpose(image))
     if image.mode.startswith("I") or image.mode == "F":
         levels = np.asarray(image, dtype=np.float32)
         top = 65535.0 if image.mode.startswith("I") else max(1.0, float(levels.max()))

@@ -59,19 +59,6 @@ def predict_matte(rgb: Tensor, weights: Path, second_look: bool = True) -> Tenso
     return clean_matte(((fitted - 0.3) / 0.4).clamp(0, 1))
 
 
-def key_white_views(rgb: Tensor, tolerance: float) -> Tensor:
-    """Opacity of generated views, which the diffusion model paints over a nearly white ground.
-
-    Args:
-        rgb: [V, 3, H, W] in [0, 1], on the CPU.
-        tolerance: largest distance from white, in any channel, that is still background.
-
-    Returns:
-        alpha [V, 1, H, W] in [0, 1].
-    """
-    return torch.stack([key_white_background(view, tolerance) for view in rgb])
-
-
 def key_white_background(rgb: Tensor, tolerance: float = 0.04) -> Tensor:
     """Opacity [1, H, W] of what is not joined to the border by white; rgb [3, H, W] in [0, 1]."""
     from scipy import ndimage
@@ -86,18 +73,15 @@ def key_white_background(rgb: Tensor, tolerance: float = 0.04) -> Tensor:
     return clean_matte(torch.where(background, torch.zeros_like(alpha), alpha)[None])
 
 
-def clean_matte(alpha: Tensor, keep_soft: bool = False) -> Tensor:
+def clean_matte(alpha: Tensor) -> Tensor:
     """Drop specks: islands much smaller than the largest one, and opacity below 2 %.
 
     Args:
         alpha: [1, H, W] in [0, 1].
-        keep_soft: keep every island; only the faintest opacity goes.
     """
     from scipy import ndimage
 
     alpha = torch.where(alpha < 0.02, torch.zeros_like(alpha), alpha)
-    if keep_soft:
-        return alpha
     labels, count = ndimage.label((alpha[0] > 0.1).numpy(), structure=np.ones((3, 3)))
     if count == 0:
         return torch.zeros_like(alpha)

@@ -258,10 +258,10 @@ def _ring_picture(cameras: Cameras, side: int) -> Image.Image:
     for view in reversed(range(len(cameras))):
         x, y = positions[view, :2].tolist()
         ahead_x, ahead_y = (positions[view, :2] + 0.25 * forward[view, :2]).tolist()
-        colour = "red" if view == 0 else "black"
-        draw.line((*place(x, y), *place(ahead_x, ahead_y)), fill=colour)
+        color = "red" if view == 0 else "black"
+        draw.line((*place(x, y), *place(ahead_x, ahead_y)), fill=color)
         column, row = place(x, y)
-        draw.ellipse((column - 2, row - 2, column + 2, row + 2), fill=colour)
+        draw.ellipse((column - 2, row - 2, column + 2, row + 2), fill=color)
     return picture
 
 

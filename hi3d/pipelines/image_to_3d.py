@@ -1,22 +1,32 @@
 """The chain: photo to textured mesh, as one list of steps after another."""
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from hi3d.config import config_to_dict, load_config
+from hi3d.config import (
+    check_elevation,
+    check_number,
+    check_path,
+    check_seed,
+    config_to_dict,
+    load_config,
+    shortened,
+)
 from hi3d.errors import InputError
-from hi3d.files import make_folder, shipped
+from hi3d.files import shipped
 from hi3d.mesh import SurfaceMesh
 from hi3d.photo.framing import ForegroundConfig, extract_foreground
-from hi3d.pipelines.loading import load_pipeline
+from hi3d.pipelines.loading import check_model, load_pipeline
 from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.pictures import render_mesh, write_contact_sheet, write_turntable
 from hi3d.pipelines.refiner import RefinerPipeline
-from hi3d.pipelines.run_folder import RunFolder, holds_results
+from hi3d.pipelines.run_folder import RunFolder, check_output, holds_results
 from hi3d.pipelines.sampler import SamplerConfig, seeded_generator
 from hi3d.pipelines.steps import Context, Step, run_steps
 from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, reconstruct_mesh
@@ -33,9 +43,15 @@ class TurntableConfig:
     """The video of the result."""
 
     num_frames: int = 48
-    """Of one turn, at 16 frames per second."""
+    """Of one turn, at 16 frames per second, 1 to 3600."""
     resolution: int = 512
-    """Side of the video in pixels, even."""
+    """Side of the video in pixels, even, 16 to 4096."""
+
+    def __post_init__(self) -> None:
+        check_number("turntable.num_frames", self.num_frames, 1, 3600)
+        check_number("turntable.resolution", self.resolution, 16, 4096)
+        if self.resolution % 2:
+            raise InputError(f"turntable.resolution is {self.resolution}: give an even number")
 
 
 @dataclass
@@ -43,9 +59,10 @@ class GenerateConfig:
     """Settings of `scripts/generate.py`."""
 
     seed: int = 0
-    """Of all steps: the same seed gives the same files."""
+    """Of all steps, 0 to 2^63 - 1: the same seed gives the same files."""
     elevation_deg: str = "auto"
-    """Elevation of the camera that took the photo in degrees, or `auto` to estimate it."""
+    """Elevation of the camera that took the photo in degrees, above -90 and below 90, or `auto` to
+    estimate it."""
     resume: bool = False
     """Go on with what an earlier run left in the folder."""
     stage1: str = "data/models/nano/stage1"
@@ -57,6 +74,12 @@ class GenerateConfig:
     refiner: SamplerConfig = field(default_factory=SamplerConfig)
     mesh: MeshReconstructionConfig = field(default_factory=MeshReconstructionConfig)
     turntable: TurntableConfig = field(default_factory=TurntableConfig)
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        parse_elevation(self.elevation_deg)
+        check_path("stage1", self.stage1)
+        check_path("stage2", self.stage2)
 
 
 @dataclass(frozen=True)
@@ -78,6 +101,8 @@ class Photo:
     """What the steps from the photo to the refined orbit are given."""
 
     reference: ReferenceImage
+    sha256: str
+    """Of the photo's content."""
     foreground_seconds: float
     elevation_deg: float | None
     """Of the photo's camera, None to estimate it."""
@@ -105,6 +130,7 @@ REFERENCE: Step[Photo, ReferenceImage] = Step(
     make_reference,
     lambda context, image, path: image.save(path),
     ReferenceImage.load,
+    lambda photo: {"photo": photo.sha256, "foreground": config_to_dict(photo.config.foreground)},
 )
 
 
@@ -129,7 +155,14 @@ def load_views(path: Path) -> Views:
     return Views.load(path.parent)
 
 
-ORBIT = Step("stage1", "orbit/cameras.json", make_orbit, save_views, load_views)
+def orbit_settings(photo: Photo) -> dict[str, Any]:
+    """What the orbit depends on beside the reference image."""
+    config = photo.config
+    named = {"seed": config.seed, "stage1": config.stage1, "elevation_deg": photo.elevation_deg}
+    return named | {"orbit": config_to_dict(config.orbit)}
+
+
+ORBIT = Step("stage1", "orbit/cameras.json", make_orbit, save_views, load_views, orbit_settings)
 
 
 # 3. Stage 2: the refined orbit.
@@ -142,7 +175,16 @@ def make_refined(context: Context[Photo]) -> Views:
     return pipeline(context[ORBIT], context[REFERENCE], config.refiner, generator)
 
 
-REFINED = Step("stage2", "refined/cameras.json", make_refined, save_views, load_views)
+def refined_settings(photo: Photo) -> dict[str, Any]:
+    """What the refined orbit depends on beside the orbit."""
+    config = photo.config
+    refiner = config_to_dict(config.refiner)
+    return {"seed": config.seed, "stage2": config.stage2, "refiner": refiner}
+
+
+REFINED = Step(
+    "stage2", "refined/cameras.json", make_refined, save_views, load_views, refined_settings
+)
 
 
 # 4. Splats, NeuS and texture are the steps of `views_to_mesh`. 5. Pictures of the result.
@@ -168,7 +210,14 @@ def nothing(_: object) -> None:
     """The value of a step that only draws."""
 
 
-TURNTABLE = Step("turntable", "turntable.mp4", nothing, save_turntable, nothing)
+TURNTABLE = Step(
+    "turntable",
+    "turntable.mp4",
+    nothing,
+    save_turntable,
+    nothing,
+    lambda pictures: {"turntable": config_to_dict(pictures.turntable)},
+)
 CONTACT_SHEET = Step("contact_sheet", "contact_sheet.png", nothing, save_contact_sheet, nothing)
 
 
@@ -193,11 +242,14 @@ def image_to_3d(
     """
     config = config or load_config(GenerateConfig, shipped(DEFAULT_CONFIG))
     elevation_deg = parse_elevation(config.elevation_deg)
+    check_models(config)
     if output is not None:
+        check_output(Path(output))
         holds_results(Path(output), config.resume)
     start = time.perf_counter()
     reference = extract_foreground(photo, config.foreground)
-    given = Photo(reference, round(time.perf_counter() - start, 3), elevation_deg, config)
+    seconds = round(time.perf_counter() - start, 3)
+    given = Photo(reference, content_hash(photo), seconds, elevation_deg, config)
     run = None
     if output is not None:
         settings = config_to_dict(config)
@@ -228,11 +280,11 @@ def generate(photos: Sequence[str], output: str, config: GenerateConfig) -> list
         InputError: something is wrong with the settings, the output or a photo; with several
             photos the good ones are finished first.
     """
-    parse_elevation(config.elevation_deg)
+    check_models(config)
+    check_output(Path(output))
     names = [Path(photo).stem for photo in photos]
     if len(set(names)) < len(names):
         raise InputError("two photos have the same name: rename one, or run them one by one")
-    make_folder(output)
     folders, errors = [], []
     for photo, name in zip(photos, names, strict=True):
         folder = Path(output) / name
@@ -249,15 +301,44 @@ def generate(photos: Sequence[str], output: str, config: GenerateConfig) -> list
     return folders
 
 
+def check_models(config: GenerateConfig) -> None:
+    """Look at both model folders without loading a network.
+
+    Raises:
+        InputError: one is missing, incomplete or of the other stage, or the elevation is neither
+            given nor estimated by stage 1.
+    """
+    index = check_model(OrbitPipeline, config.stage1)
+    check_model(RefinerPipeline, config.stage2)
+    estimator = index.get("elevation_estimator") or [None]
+    if config.elevation_deg == "auto" and estimator[0] is None:
+        raise InputError(
+            f"{config.stage1} cannot estimate the camera's elevation: give elevation_deg=NUMBER"
+        )
+
+
+def content_hash(photo: str | Path | Image.Image) -> str:
+    """SHA-256 of a photo's file, or of the pixels of an image in memory."""
+    if isinstance(photo, Image.Image):
+        content = f"{photo.mode} {photo.size} ".encode() + photo.tobytes()
+    else:
+        content = Path(photo).read_bytes()
+    return hashlib.sha256(content).hexdigest()
+
+
 def parse_elevation(value: str) -> float | None:
     """`auto` to None, a number to degrees.
 
     Raises:
-        InputError: neither.
+        InputError: neither, or not above -90 and below 90.
     """
     if value == "auto":
         return None
     try:
-        return float(value)
+        degrees = float(value)
     except ValueError as error:
-        raise InputError(f"elevation_deg={value}: give a number of degrees, or auto") from error
+        raise InputError(
+            f"elevation_deg is {shortened(value)}: give a number of degrees, or auto"
+        ) from error
+    check_elevation(degrees)
+    return degrees

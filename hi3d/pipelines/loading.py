@@ -27,6 +27,19 @@ class StagePipeline(DiffusionPipeline):
         Raises:
             InputError: the folder or a part is missing, damaged, or of another pipeline.
         """
+        held, parts = cls.checked(folder)
+        for part in parts.values():  # diffusers takes classes of libraries once imported
+            named_class(folder, *part)
+        with one_line_errors(folder, held.__name__):
+            return super(StagePipeline, held).from_pretrained(folder, **options)
+
+    @classmethod
+    def checked(cls, folder: str | Path) -> tuple[type[Self], dict[str, Any]]:
+        """The class of the pipeline that a folder holds and its parts; loads none of them.
+
+        Raises:
+            InputError: as `from_pretrained`, but for damaged weights.
+        """
         check_folder(str(folder))
         index = read_model_index(folder)
         held = named_class(folder, index.get("_module", "diffusers"), index["_class_name"])
@@ -34,16 +47,13 @@ class StagePipeline(DiffusionPipeline):
             raise InputError(
                 f"{folder} holds a {held.__name__}, not a {cls.__name__}: give the other stage's"
             )
-        parts = [name for name, value in index.items() if _is_part(value)]
+        parts = {name: value for name, value in index.items() if _is_part(value)}
         missing = [name for name in parts if not (Path(folder) / name).is_dir()]
         if Path(folder).is_dir() and missing:
             raise InputError(
                 f"model folder {folder} has no {missing[0]}/: it is incomplete, get it again"
             )
-        for name in parts:  # diffusers takes classes of other libraries once they are imported
-            named_class(folder, *index[name])
-        with one_line_errors(folder, held.__name__):
-            return super(StagePipeline, held).from_pretrained(folder, **options)
+        return held, parts
 
     def save_config(self, folder: str | Path, **options: Any) -> None:
         """Write `model_index.json`, with the module of this class."""
@@ -55,6 +65,19 @@ class StagePipeline(DiffusionPipeline):
 
 def _is_part(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and value[0] is not None
+
+
+def check_model(pipeline_class: type[P], path: str) -> dict[str, Any]:
+    """Parts of a pipeline's folder, of which none is loaded.
+
+    Args:
+        pipeline_class: `OrbitPipeline` or `RefinerPipeline`.
+        path: model folder, also one that the project ships.
+
+    Raises:
+        InputError: as `StagePipeline.checked`.
+    """
+    return pipeline_class.checked(shipped(path))[1]
 
 
 def load_pipeline(pipeline_class: type[P], path: str) -> P:

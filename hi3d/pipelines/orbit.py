@@ -12,10 +12,10 @@ from hi3d.cameras import NUM_ORBIT_VIEWS, orbit_cameras
 from hi3d.diffusion.conditioning import VAE, decode_orbit
 from hi3d.diffusion.elevation import ElevationEstimator
 from hi3d.diffusion.guidance import guidance_scales
-from hi3d.diffusion.sampling import sample_orbit_latents
+from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
 from hi3d.diffusion.stage1_condition import stage1_condition
 from hi3d.errors import InputError
-from hi3d.photo.matting import key_white_views
+from hi3d.photo.view_alpha import views_alpha
 from hi3d.pipelines.loading import StagePipeline
 from hi3d.pipelines.sampler import SamplerConfig, sampling_progress, sampling_sigmas
 from hi3d.views import ReferenceImage, Views
@@ -92,16 +92,8 @@ class OrbitPipeline(StagePipeline):
         # 2. Image latents for channel concatenation, CLIP embedding for cross-attention, elevation.
         elevation = self._elevation(rgb, elevation_deg)
         elevations = torch.tensor([elevation], device=rgb.device)
-        condition = stage1_condition(
-            self.vae,
-            self.image_encoder,
-            rgb,
-            elevations,
-            torch.tensor([sampler.noise_aug_strength]),
-            NUM_ORBIT_VIEWS,
-            self.base_video(rgb, elevations),
-            generator,
-        )
+        noise_aug_strength = torch.tensor([sampler.noise_aug_strength])
+        condition = self.condition(rgb, elevations, noise_aug_strength, generator)
         # 3. Denoise the orbit.
         sigmas = sampling_sigmas(sampler, self.scheduler)
         scales = guidance_scales(sampler.guidance, NUM_ORBIT_VIEWS)
@@ -109,11 +101,37 @@ class OrbitPipeline(StagePipeline):
             latents = sample_orbit_latents(
                 self.unet, condition, sigmas, scales, generator, callback
             )
-        # 4. Decode, and take the white background as transparent.
+        # 4. Decode, and tell the object from the white background.
         frames = decode_orbit(self.vae, latents, condition.base, sampler.decode_chunk_size)[0].cpu()
-        alpha = key_white_views(frames, sampler.background_tolerance)
+        alpha = views_alpha(frames, image.alpha)
         views = Views(frames, alpha, orbit_cameras(elevation, resolution))
         return OrbitOutput(views, elevation)
+
+    def condition(
+        self,
+        reference: Tensor,
+        elevation_deg: Tensor,
+        noise_aug_strength: Tensor,
+        generator: torch.Generator | None,
+    ) -> OrbitCondition:
+        """What the UNet is told.
+
+        Args:
+            reference: [B, 3, H, W] in [0, 1].
+            elevation_deg: [B].
+            noise_aug_strength: [B].
+            generator: CPU generator of the noise augmentation.
+        """
+        return stage1_condition(
+            self.vae,
+            self.image_encoder,
+            reference,
+            elevation_deg,
+            noise_aug_strength,
+            NUM_ORBIT_VIEWS,
+            self.base_video(reference, elevation_deg),
+            generator,
+        )
 
     def base_video(self, reference: Tensor, elevation_deg: Tensor) -> Tensor | None:
         """A video whose difference is diffused, for models trained so; None for the paper's.

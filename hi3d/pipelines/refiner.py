@@ -7,11 +7,12 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
 from hi3d.diffusion.conditioning import VAE, decode_orbit
+from hi3d.diffusion.edm import BeforeStep
 from hi3d.diffusion.elevation import ElevationEstimator
 from hi3d.diffusion.guidance import guidance_scales
-from hi3d.diffusion.sampling import sample_orbit_latents
+from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
 from hi3d.diffusion.stage2_condition import stage2_condition
-from hi3d.photo.matting import key_white_views
+from hi3d.photo.view_alpha import views_alpha
 from hi3d.pipelines.loading import StagePipeline
 from hi3d.pipelines.sampler import SamplerConfig, sampling_progress, sampling_sigmas
 from hi3d.views import ReferenceImage, Views
@@ -81,10 +82,7 @@ class RefinerPipeline(StagePipeline):
         # 2. Image latents, orbit latents and depth for channel concatenation, CLIP embedding for
         # cross-attention, and the elevation.
         orbit, base = self.coarse_orbit(orbit, reference)
-        condition = stage2_condition(
-            self.vae,
-            self.image_encoder,
-            self.depth_estimator,
+        condition = self.condition(
             reference,
             orbit,
             views.cameras.elevation_deg.mean()[None].float().to(self.device),
@@ -95,14 +93,58 @@ class RefinerPipeline(StagePipeline):
         # 3. Denoise the refined orbit.
         sigmas = sampling_sigmas(sampler, self.scheduler)
         scales = guidance_scales(sampler.guidance, num_views)
+        before_step = self.before_step(orbit, sigmas, generator)
         with sampling_progress("stage 2", len(sigmas) - 1) as callback:
             latents = sample_orbit_latents(
-                self.unet, condition, sigmas, scales, generator, callback
+                self.unet, condition, sigmas, scales, generator, callback, before_step
             )
-        # 4. Decode, and take the white background as transparent.
+        # 4. Decode, and tell the object from the white background.
         frames = decode_orbit(self.vae, latents, condition.base, sampler.decode_chunk_size)[0].cpu()
-        alpha = key_white_views(frames, sampler.background_tolerance)
+        alpha = views_alpha(frames, image.alpha)
         return Views(frames, alpha, views.cameras.resized(size[1], size[0]))
+
+    def condition(
+        self,
+        reference: Tensor,
+        orbit: Tensor,
+        elevation_deg: Tensor,
+        noise_aug_strength: Tensor,
+        base: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> OrbitCondition:
+        """What the UNet is told.
+
+        Args:
+            reference: [B, 3, H, W] in [0, 1].
+            orbit: [B, T, 3, H, W] in [0, 1].
+            elevation_deg: [B].
+            noise_aug_strength: [B].
+            base: [B, T, 3, H, W] in [0, 1], see `OrbitCondition.base`.
+            generator: CPU generator of the noise augmentation.
+        """
+        return stage2_condition(
+            self.vae,
+            self.image_encoder,
+            self.depth_estimator,
+            reference,
+            orbit,
+            elevation_deg,
+            noise_aug_strength,
+            base,
+            generator,
+        )
+
+    def before_step(
+        self, orbit: Tensor, sigmas: Tensor, generator: torch.Generator | None
+    ) -> BeforeStep | None:
+        """What changes the latents before each step; None for the paper's refiner.
+
+        Args:
+            orbit: [1, T, 3, H, W] in [0, 1].
+            sigmas: [num_steps + 1].
+            generator: CPU generator.
+        """
+        return None
 
     def coarse_orbit(self, orbit: Tensor, reference: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the refiner is given of stage 1, and the video whose difference is diffused.

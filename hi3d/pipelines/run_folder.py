@@ -1,14 +1,21 @@
-"""The folder of a run and its report; a run goes on only with the settings that it had."""
+"""The folder of a run and its report, which says with what settings each step was made."""
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hi3d.config import check_path, shortened
 from hi3d.errors import InputError
 from hi3d.files import make_folder
+from hi3d.progress import console
 from hi3d.report import RunReport
+
+LEFT_BY_SYSTEMS = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\..*\.part(\..*)?")
+"""Of Finder and Explorer, and of a run that was killed while it wrote."""
 
 
 class RunFolder:
@@ -27,20 +34,20 @@ class RunFolder:
     ):
         """Args:
         path: made if it is not there.
-        inputs: what the run is given, plain values; a resumed run must have the same.
-        config: resolved settings; a resumed run must have the same.
+        inputs: what the run is given, plain values.
+        config: resolved settings.
         seed: of the run.
         resume: go on with what an earlier run left.
 
         Raises:
-            InputError: the folder holds an earlier run and `resume` is off, or the earlier run had
-                other settings, or the folder is not writable.
+            InputError: the folder holds results and `resume` is off, or they have no report, or
+                the folder is not writable.
         """
         self.path = Path(path)
         self.report = RunReport(inputs, config, seed)
         report_path = self.path / "report.json"
         if holds_results(self.path, resume):
-            self._check_same_run(report_path)
+            self._take_steps(report_path)
         make_folder(self.path)
         self.report.save(report_path)
 
@@ -55,39 +62,65 @@ class RunFolder:
             yield facts
         self.report.save(self.path / "report.json")
 
-    def skip(self, name: str, result: Path) -> None:
-        """Report a step whose result was there, unless an earlier run has reported it."""
-        if name not in self.report.content["steps"]:
-            self.report.skip(name, f"{result.name} was there")
+    def is_made_with(self, name: str, settings: dict[str, Any]) -> bool:
+        """Whether a step's result was made with these settings; says which differs if not.
 
-    def _check_same_run(self, report_path: Path) -> None:
+        Args:
+            name: of the step.
+            settings: its own, plain values.
+        """
+        entry = self.report.content["steps"].get(name)
+        if entry is None or "settings" not in entry:
+            return False  # dropped, or the run ended before the result was reported
+        made, now = _flat(entry["settings"]), _flat(json.loads(json.dumps(settings)))
+        changes = [
+            f"{key} was {shortened(made.get(key))}, is {shortened(now.get(key))}"
+            for key in {**made, **now}
+            if made.get(key) != now.get(key)
+        ]
+        if changes:
+            console.print(
+                f"{name} is made again, with all after it: {'; '.join(changes)}", markup=False
+            )
+        return not changes
+
+    def drop(self, name: str) -> None:
+        """Forget what is reported of a step and of those after it, so that they are made again."""
+        steps = self.report.content["steps"]
+        names = list(steps)
+        if name in steps:
+            for later in names[names.index(name) :]:
+                del steps[later]
+            self.report.save(self.path / "report.json")
+
+    def _take_steps(self, report_path: Path) -> None:
         try:
-            earlier = json.loads(report_path.read_text())
-            settings = {**earlier["inputs"], "seed": earlier["seed"], **earlier["config"]}
-            steps = earlier["steps"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            steps = json.loads(report_path.read_text())["steps"]
+            self.report.content["steps"].update({name: dict(steps[name]) for name in steps})
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{self.path} has no readable report.json to resume from: choose another --output"
             ) from error
-        content = self.report.content
-        now = {**content["inputs"], "seed": content["seed"], **content["config"]}
-        now = json.loads(json.dumps(now))
-        differing = [key for key in now if settings.get(key) != now[key]]
-        if differing:
-            raise InputError(
-                f"{self.path} was made with another {differing[0]}: resume with the same settings, "
-                "or choose another --output"
-            )
-        self.report.content["steps"].update(steps)
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of nested mappings by dotted key."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {
+        name: leaf
+        for key, value in values.items()
+        for name, leaf in _flat(value, f"{prefix}.{key}" if prefix else key).items()
+    }
 
 
 def holds_results(path: Path, resume: bool) -> bool:
-    """Whether a folder holds an earlier run.
+    """Whether a folder holds an earlier run; files that systems leave in any folder do not count.
 
     Raises:
         InputError: it does, and `resume` is off.
     """
-    if not path.is_dir() or not any(path.iterdir()):
+    if not path.is_dir() or all(LEFT_BY_SYSTEMS.fullmatch(p.name) for p in path.iterdir()):
         return False
     if not resume:
         raise InputError(
@@ -95,3 +128,18 @@ def holds_results(path: Path, resume: bool) -> bool:
             "or choose another --output"
         )
     return True
+
+
+def check_output(path: Path) -> None:
+    """Raise where a folder cannot be made, before anything is; makes nothing.
+
+    Raises:
+        InputError: a part of the path is a file, or may not be written to.
+    """
+    check_path("--output", path)
+    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(
+            f"cannot write to folder {path} ({there} is no writable folder): choose another "
+            "output folder"
+        )

@@ -7,6 +7,7 @@ import torch
 from diffusers import EulerDiscreteScheduler
 from torch import Tensor
 
+from hi3d.config import check_number
 from hi3d.diffusion.edm import karras_sigmas
 from hi3d.diffusion.guidance import GuidanceConfig
 from hi3d.errors import InputError
@@ -18,16 +19,21 @@ class SamplerConfig:
     """How a stage is sampled. The defaults are those of Hi3D's released code for stage 1."""
 
     num_inference_steps: int = 25
-    """Noise levels that are stepped through."""
+    """Noise levels that are stepped through, 1 to 1000."""
     sigma_max: float | None = None
-    """First noise level; None takes the model folder's (700)."""
+    """First noise level, 0.01 to 1e5; None takes the model folder's (700)."""
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     noise_aug_strength: float = 0.02
-    """Noise on the conditioning images, in [-1, 1] units."""
-    background_tolerance: float = 0.08
-    """Largest distance from white, in any channel, that is still background in the result."""
+    """Noise on the conditioning images, in [-1, 1] units, 0 to 1."""
     decode_chunk_size: int = 16
-    """Frames decoded together; smaller needs less memory."""
+    """Frames decoded together, 1 to 1024; smaller needs less memory."""
+
+    def __post_init__(self) -> None:
+        check_number("num_inference_steps", self.num_inference_steps, 1, 1000)
+        if self.sigma_max is not None:
+            check_number("sigma_max", self.sigma_max, 0.01, 1e5)
+        check_number("noise_aug_strength", self.noise_aug_strength, 0, 1)
+        check_number("decode_chunk_size", self.decode_chunk_size, 1, 1024)
 
 
 def sampling_sigmas(config: SamplerConfig, scheduler: EulerDiscreteScheduler) -> Tensor:

@@ -1,4 +1,4 @@
-"""A chain is a list of steps; a step whose result lies in the run's folder is read, not made."""
+"""A chain is a list of steps; a step whose result lies in the folder, made alike, is read."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Step(Generic[S, T]):
     """Writes the value; takes the path of `result`."""
     load: Callable[[Path], T]
     """Reads what `save` wrote; takes the path of `result`."""
+    depends_on: Callable[[S], dict[str, Any]] = lambda settings: {}
+    """The settings, as plain values, that the result depends on beside those of earlier steps."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ class Context(Generic[S]):
 def run_steps(
     steps: Sequence[Step[S, Any]], settings: S, run: RunFolder | None = None
 ) -> Context[S]:
-    """Run steps in order, each made or, where its result is there, read.
+    """Run steps in order, each made or, where its result is there and made alike, read.
+
+    A step whose own settings are not those its result was made with is made again, and all after
+    it.
 
     With a folder every step goes on from what the one before wrote, so that a resumed run and a
     whole one are the same.
@@ -72,10 +77,12 @@ def _made(step: Step[S, T], context: Context[S], run: RunFolder | None) -> T:
     if run is None:
         return step.make(context)
     path = run.path / step.result
-    if path.exists():
-        run.skip(step.name, path)
+    settings = step.depends_on(context.settings)
+    if path.exists() and run.is_made_with(step.name, settings):
         return step.load(path)
+    run.drop(step.name)
     with run.step(step.name) as facts:
+        facts["settings"] = settings
         context = replace(context, facts=facts)
         step.save(context, step.make(context), path)
         return step.load(path)

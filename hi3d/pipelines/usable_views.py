@@ -35,7 +35,7 @@ def usable_views(views: Views) -> tuple[Views, dict[str, str]]:
         raise InputError("a camera holds numbers that are not finite: correct cameras.json")
     faults: dict[str, str] = {}
     for view in range(len(views)):
-        fault = _fault(views.rgb[view], views.alpha[view])
+        fault = view_fault(views.rgb[view], views.alpha[view])
         if fault:
             faults[str(view)] = fault
     if len(faults) == len(views):
@@ -73,11 +73,14 @@ def carved_shares(views: Views) -> Tensor:
     return alone / (count <= 1).sum().clamp_min(1)
 
 
-def _fault(rgb: Tensor, alpha: Tensor) -> str | None:
+def view_fault(rgb: Tensor, alpha: Tensor) -> str | None:
     """What makes one view, [3, H, W] and [1, H, W], useless by itself."""
     if not (torch.isfinite(rgb).all() and torch.isfinite(alpha).all()):
         return "holds numbers that are not finite"
-    if not (alpha >= FOREGROUND_ALPHA).any():
+    largest = alpha.max().item()
+    if 0.02 < largest < FOREGROUND_ALPHA:
+        return f"alpha is at most {largest:.2f}, below {FOREGROUND_ALPHA}: scale it to reach 1"
+    if largest < FOREGROUND_ALPHA:
         return "alpha is 0 everywhere"
     if (alpha >= FOREGROUND_ALPHA).all():
         return "alpha is 1 everywhere: no background is marked"

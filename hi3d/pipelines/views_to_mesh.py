@@ -1,19 +1,23 @@
 """Views to a textured mesh: splats, interpolated views, NeuS, texture (paper, Section 4.4)."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hi3d.assets.surface_mesh import load_mesh
-from hi3d.cameras import Cameras
-from hi3d.config import check_number, config_to_dict
+from hi3d.cameras import Cameras, between_views, check_cameras
+from hi3d.config import check_elevation, check_number, check_seed, config_to_dict, shortened
 from hi3d.errors import InputError
 from hi3d.mesh import SUFFIXES, SurfaceMesh, is_closed, save_mesh
+from hi3d.pipelines.given_views import load_views
 from hi3d.pipelines.pictures import preview_cameras, render_mesh, render_shape, write_preview
 from hi3d.pipelines.run_folder import RunFolder
 from hi3d.pipelines.steps import Context, Step, run_steps
-from hi3d.pipelines.usable_views import usable_views
+from hi3d.pipelines.usable_views import usable_views, view_fault
+from hi3d.pipelines.world_box import WorldBox, find_world_box
 from hi3d.progress import console
 from hi3d.splats import GaussianSplats
 from hi3d.splatting.fit import SplatConfig, fit_splats, render_between_views
@@ -33,7 +37,7 @@ class MeshReconstructionConfig:
     interpolated_views: int = 0
     """M of Section 4.4: views rendered from the splats between the given ones. They help where the
     given views do not agree (configs/generate.yaml has the paper's 16) and blur a surface that is
-    seen alike from all sides: benchmarks/interpolated_views.py. 0 or more."""
+    seen alike from all sides: benchmarks/variants/interpolated_views.yaml. 0 to 1000."""
     splats: SplatConfig = field(default_factory=SplatConfig)
     neus: NeusConfig = field(default_factory=NeusConfig)
     meshing: MeshingConfig = field(default_factory=MeshingConfig)
@@ -42,11 +46,11 @@ class MeshReconstructionConfig:
     """Formats of the textured mesh: glb (always written), obj, ply."""
 
     def __post_init__(self) -> None:
-        check_number("interpolated_views", self.interpolated_views, 0)
+        check_number("interpolated_views", self.interpolated_views, 0, 1000)
         for name in self.export:
             if f".{name}" not in SUFFIXES:
                 known = ", ".join(suffix[1:] for suffix in SUFFIXES)
-                raise InputError(f"export holds {name}: use {known}")
+                raise InputError(f"export holds {shortened(name)}: use {known}")
 
 
 @dataclass
@@ -54,11 +58,17 @@ class ReconstructConfig(MeshReconstructionConfig):
     """Settings of `scripts/reconstruct.py`."""
 
     seed: int = 0
-    """Of splats and NeuS."""
+    """Of splats and NeuS, 0 to 2^63 - 1."""
     resume: bool = False
     """Go on with what an earlier run left in the folder."""
     elevation_deg: float | None = None
-    """Of a standard orbit, for folders without `cameras.json`."""
+    """Of a standard orbit, above -90 and below 90, for folders without `cameras.json`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_seed(self.seed)
+        if self.elevation_deg is not None:
+            check_elevation(self.elevation_deg)
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,8 @@ class Reconstruction:
     """Number of each other view, and what is wrong with it."""
     config: MeshReconstructionConfig
     seed: int
+    box: WorldBox | None = None
+    """Of the input's world, which the views' cameras have left; None where it is the unit cube."""
 
     @property
     def preview_cameras(self) -> Cameras:
@@ -123,12 +135,17 @@ def make_textured(context: Context[Reconstruction]) -> SurfaceMesh:
     surface = context[SURFACE].to(given.views.rgb.device)
     textured = bake_texture(surface, given.views, given.config.texture)
     context.facts.update(num_faces=len(textured.faces), closed=is_closed(textured))
+    if given.box:
+        context.facts.update(box=str(given.box))
+        return given.box.mesh_outside(textured)
     return textured
 
 
 def save_textured(context: Context[Reconstruction], textured: SurfaceMesh, path: Path) -> None:
     """Write `mesh.glb`, and before it a preview and the other formats."""
-    rendered = render_mesh(textured, context.settings.preview_cameras)
+    box = context.settings.box
+    inside = box.mesh_inside(textured) if box else textured
+    rendered = render_mesh(inside, context.settings.preview_cameras)
     write_preview(path.with_name("preview_mesh.png"), rendered.rgb)
     for name in context.settings.config.export:
         if name != "glb":
@@ -136,9 +153,42 @@ def save_textured(context: Context[Reconstruction], textured: SurfaceMesh, path:
     save_mesh(textured, path)
 
 
-SPLATS = Step("splats", "splats.ply", make_splats, save_splats, GaussianSplats.load_ply)
-SURFACE = Step("neus", "surface.ply", make_surface, save_surface, load_mesh)
-TEXTURE = Step("texture", "mesh.glb", make_textured, save_textured, load_mesh)
+def splat_settings(given: Reconstruction) -> dict[str, Any]:
+    """What the splats depend on."""
+    splats = config_to_dict(given.config.splats)
+    return {"views": views_hash(given.views), "seed": given.seed, "mesh.splats": splats}
+
+
+def surface_settings(given: Reconstruction) -> dict[str, Any]:
+    """What the surface depends on beside the splats."""
+    config = given.config
+    return {
+        "seed": given.seed,
+        "mesh.interpolated_views": config.interpolated_views,
+        "mesh.neus": config_to_dict(config.neus),
+        "mesh.meshing": config_to_dict(config.meshing),
+    }
+
+
+def texture_settings(given: Reconstruction) -> dict[str, Any]:
+    """What the files of the textured mesh depend on beside the surface."""
+    texture = config_to_dict(given.config.texture)
+    return {"mesh.texture": texture, "mesh.export": list(given.config.export)}
+
+
+def views_hash(views: Views) -> str:
+    """SHA-256 of the pixels and cameras of views."""
+    digest = hashlib.sha256()
+    for values in (views.rgb, views.alpha, views.cameras.viewmats, views.cameras.Ks):
+        digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+SPLATS = Step(
+    "splats", "splats.ply", make_splats, save_splats, GaussianSplats.load_ply, splat_settings
+)
+SURFACE = Step("neus", "surface.ply", make_surface, save_surface, load_mesh, surface_settings)
+TEXTURE = Step("texture", "mesh.glb", make_textured, save_textured, load_mesh, texture_settings)
 
 
 def reconstruct(
@@ -149,13 +199,15 @@ def reconstruct(
     """Reconstruct views as a textured mesh.
 
     Args:
-        views: V views over white with alpha, or a folder of PNGs and `cameras.json`.
+        views: V views over white with alpha, or a folder of views with cameras of any format that
+            `hi3d.pipelines.given_views.load_views` reads. Where the object does not fill the unit
+            cube, its world is moved and scaled for the computation.
         config: settings; None = the defaults.
         output: folder for splats.ply, surface.ply, mesh.glb, report.json and, after each step, a
             preview_*.png of its result in four of the views; None writes nothing.
 
     Returns:
-        The textured mesh.
+        The textured mesh, in the views' own coordinates.
 
     Raises:
         InputError: the views or the settings are wrong, or `output` holds results already.
@@ -163,8 +215,10 @@ def reconstruct(
     config = config or ReconstructConfig()
     inputs = {"views": "in memory" if isinstance(views, Views) else str(views)}
     if not isinstance(views, Views):
-        views = Views.load(views, config.elevation_deg)
-    given = trusted(views, config, config.seed)  # before anything is written
+        views = load_views(views, config.elevation_deg)
+    check_cameras(views.cameras, str(inputs["views"]))
+    views, box = into_unit_cube(views)
+    given = replace(trusted(views, config, config.seed), box=box)  # before anything is written
     run = None
     if output is not None:
         settings = config_to_dict(config)
@@ -195,6 +249,11 @@ def reconstruct_mesh(
 
 def reconstruction_steps(given: Reconstruction, run: RunFolder | None) -> Context[Reconstruction]:
     """Run the three steps of the reconstruction."""
+    if given.box:
+        console.print(
+            f"the object fills {given.box}: splats.ply and surface.ply are in the unit cube, "
+            "mesh.glb in the coordinates of the cameras"
+        )
     for view, fault in given.left_out.items():
         console.print(f"view {view} is left out: {fault}")
     return run_steps([SPLATS, SURFACE, TEXTURE], given, run)
@@ -207,10 +266,34 @@ def trusted(views: Views, config: MeshReconstructionConfig, seed: int) -> Recons
         InputError: fewer than two views show an object, or a setting is wrong.
     """
     views, left_out = usable_views(views)
+    if config.interpolated_views:
+        try:
+            between_views(views.cameras, config.interpolated_views)
+        except ValueError as error:
+            raise InputError(
+                f"interpolated_views={config.interpolated_views} lie between these cameras on the "
+                "z axis, where up has no direction: set interpolated_views=0"
+            ) from error
     # Generated views have a haze where nothing is: what alpha calls empty becomes white.
     rgb = torch.where(views.alpha > 0, views.rgb, torch.ones_like(views.rgb))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Reconstruction(replace(views, rgb=rgb).to(device), left_out, config, seed)
+
+
+def into_unit_cube(views: Views) -> tuple[Views, WorldBox | None]:
+    """The views with cameras of the world in which the object fills the unit cube.
+
+    Returns:
+        The views, and the cube in the world of the given ones; None where the two are one.
+
+    Raises:
+        InputError: the cameras do not bound an object.
+    """
+    shown = [v for v in range(len(views)) if not view_fault(views.rgb[v], views.alpha[v])]
+    box = find_world_box(views[shown]) if len(shown) > 1 else None
+    if box is None:
+        return views, None
+    return replace(views, cameras=box.cameras_inside(views.cameras)), box
 
 
 def fit_splats_from_hull(views: Views, config: SplatConfig, seed: int) -> GaussianSplats:

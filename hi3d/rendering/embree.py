@@ -4,7 +4,7 @@ import numpy as np
 
 from hi3d.assets.parts import RenderObject
 from hi3d.color import linear_from_srgb, srgb_from_linear
-from hi3d.rendering.batches import Batch, batches
+from hi3d.rendering.material_groups import MaterialGroup, material_groups
 from hi3d.rendering.shading import MIN_ALPHA, Drawing, Shading, empty_drawing, key_light
 
 MAX_LAYERS = 32  # see-through surfaces along one ray
@@ -19,18 +19,18 @@ class RayScene:
         from embreex.rtcore_scene import EmbreeScene
 
         self.shading = shading
-        self.batches = batches(render_object.parts)
-        vertices = [batch.vertices for batch in self.batches]
+        self.groups = material_groups(render_object.parts)
+        vertices = [group.vertices for group in self.groups]
         offsets = np.cumsum([0] + [len(v) for v in vertices])
         self.vertices = np.concatenate(vertices)
         self.faces = np.concatenate(
-            [batch.faces + o for batch, o in zip(self.batches, offsets, strict=False)]
+            [group.faces + o for group, o in zip(self.groups, offsets, strict=False)]
         )
-        self.uvs = np.concatenate([batch.uvs for batch in self.batches])
-        self.linear_rgba = np.concatenate([batch.linear_rgba for batch in self.batches])
-        counts = [len(batch.faces) for batch in self.batches]
-        self.batch_of_face = np.repeat(np.arange(len(self.batches)), counts)
-        self.pyramids = _pyramids(self.batches)
+        self.uvs = np.concatenate([group.uvs for group in self.groups])
+        self.linear_rgba = np.concatenate([group.linear_rgba for group in self.groups])
+        counts = [len(group.faces) for group in self.groups]
+        self.group_of_face = np.repeat(np.arange(len(self.groups)), counts)
+        self.pyramids = _pyramids(self.groups)
         self.texel_density = self._texel_density()
         self.scene = EmbreeScene()
         TriangleMesh(self.scene, self.vertices[self.faces].astype(np.float32))
@@ -43,10 +43,10 @@ class RayScene:
             1, 2, 0
         )
         texels = np.array(
-            [1 if b.texture is None else np.prod(b.texture.shape[:2]) for b in self.batches]
+            [1 if b.texture is None else np.prod(b.texture.shape[:2]) for b in self.groups]
         )
         return np.sqrt(
-            np.abs(u1 * v2 - u2 * v1) * texels[self.batch_of_face] / np.maximum(area, 1e-12)
+            np.abs(u1 * v2 - u2 * v1) * texels[self.group_of_face] / np.maximum(area, 1e-12)
         )
 
     def cast(
@@ -113,19 +113,19 @@ class RayScene:
         corners = self.faces[face]
         light = (weights * self.linear_rgba[corners]).sum(axis=1).clip(0, 1)
         uv = (weights * self.uvs[corners]).sum(axis=1)
-        batch_of_hit = self.batch_of_face[face]
+        group_of_hit = self.group_of_face[face]
         level = np.log2(np.maximum(footprint * self.texel_density[face], 1)).round().astype(int)
         alpha = np.ones(len(face), np.float32)
-        for index in np.unique(batch_of_hit):
-            batch, hits = self.batches[index], np.flatnonzero(batch_of_hit == index)
-            if batch.texture is not None:
+        for index in np.unique(group_of_hit):
+            group, hits = self.groups[index], np.flatnonzero(group_of_hit == index)
+            if group.texture is not None:
                 # Averaged alpha would thin out masks (nets, leaves) with distance.
-                levels = np.zeros_like(level[hits]) if batch.alpha_mode == "MASK" else level[hits]
-                light[hits] *= _sample(self.pyramids[id(batch.texture)], uv[hits], levels)
-            if batch.alpha_mode == "BLEND":
+                levels = np.zeros_like(level[hits]) if group.alpha_mode == "MASK" else level[hits]
+                light[hits] *= _sample(self.pyramids[id(group.texture)], uv[hits], levels)
+            if group.alpha_mode == "BLEND":
                 alpha[hits] = np.where(light[hits, 3] < MIN_ALPHA, 0, light[hits, 3])
-            elif batch.alpha_mode == "MASK":
-                alpha[hits] = light[hits, 3] >= max(batch.alpha_cutoff, MIN_ALPHA)
+            elif group.alpha_mode == "MASK":
+                alpha[hits] = light[hits, 3] >= max(group.alpha_cutoff, MIN_ALPHA)
         if self.shading == "key":
             light[:, :3] *= key_light(self.normals(face, directions))[:, None]
         return srgb_from_linear(light)[:, :3], alpha
@@ -182,18 +182,18 @@ def draw(
     return drawing
 
 
-def _pyramids(all_batches: list[Batch]) -> dict[int, list[np.ndarray]]:
+def _pyramids(groups: list[MaterialGroup]) -> dict[int, list[np.ndarray]]:
     """Box-filtered levels of each texture, in linear light, by the texture's id."""
     pyramids: dict[int, list[np.ndarray]] = {}
-    for batch in all_batches:
-        if batch.texture is None or id(batch.texture) in pyramids:
+    for group in groups:
+        if group.texture is None or id(group.texture) in pyramids:
             continue
-        levels = [linear_from_srgb(batch.texture.astype(np.float32) / 255)]
+        levels = [linear_from_srgb(group.texture.astype(np.float32) / 255)]
         while min(levels[-1].shape[:2]) > 1:
             height, width = (side // 2 for side in levels[-1].shape[:2])
             even = levels[-1][: 2 * height, : 2 * width]
             levels.append(even.reshape(height, 2, width, 2, 4).mean(axis=(1, 3)))
-        pyramids[id(batch.texture)] = levels
+        pyramids[id(group.texture)] = levels
     return pyramids
 
 

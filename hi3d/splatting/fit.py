@@ -41,11 +41,11 @@ class SplatConfig:
     """Settings of `fit_splats`."""
 
     steps: int = 400
-    """One view each; 0 or more."""
+    """One view each; 0 to 1e6."""
     num_initial: int = 10000
-    """Gaussians at the start, 1 or more."""
+    """Gaussians at the start, 1 to 1e7."""
     max_splats: int = 16000
-    """Beyond so many none are added; 1 or more."""
+    """Beyond so many none are added; 1 to 1e7."""
     sh_degree: int = 0
     """Of the colours' spherical harmonics, 0 to 3; 0 = the same from everywhere. 1 gains some 0.3
     dB for four times the numbers of a colour."""
@@ -56,9 +56,9 @@ class SplatConfig:
     """Which rasteriser draws: "auto", "gsplat" (CUDA), "native" (C on the CPU) or "torch"."""
 
     def __post_init__(self) -> None:
-        check_number("splats.steps", self.steps, 0)
-        check_number("splats.num_initial", self.num_initial, 1)
-        check_number("splats.max_splats", self.max_splats, 1)
+        check_number("splats.steps", self.steps, 0, 1e6)
+        check_number("splats.num_initial", self.num_initial, 1, 1e7)
+        check_number("splats.max_splats", self.max_splats, 1, 1e7)
         check_number("splats.sh_degree", self.sh_degree, 0, 3)
         check_choice("splats.density", self.density, get_args(DensityStrategy))
         check_choice("splats.backend", self.backend, get_args(SplatBackend))

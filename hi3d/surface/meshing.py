@@ -26,17 +26,17 @@ class MeshingConfig:
     """Settings of `extract_mesh`."""
 
     target_faces: int = 20000
-    """Upper bound on the triangles, 0 or more, unless that would open the surface; 0 = keep
+    """Upper bound on the triangles, 0 to 1e8, unless that would open the surface; 0 = keep
     all."""
     smoothing_iterations: int = 30
-    """Taubin smoothing passes, 0 or more, against noise of about a voxel, without shrinking. A
+    """Taubin smoothing passes, 0 to 1000, against noise of about a voxel, without shrinking. A
     smoother surface also decimates further without opening."""
     flatten_unseen_side: bool = True
     """Span the side that no camera sees from its visible rim; needs the cameras."""
 
     def __post_init__(self) -> None:
-        for name in ("target_faces", "smoothing_iterations"):
-            check_number(f"meshing.{name}", getattr(self, name), 0)
+        check_number("meshing.target_faces", self.target_faces, 0, 1e8)
+        check_number("meshing.smoothing_iterations", self.smoothing_iterations, 0, 1000)
 
 
 def extract_mesh(

@@ -49,11 +49,11 @@ class TextureConfig:
     resolution: int = 1024
     """Height and width of the texture in texels, 1 to 8192."""
     optimization_steps: int = 4
-    """Steps over all views, 0 or more, that bring the rendered texture nearer to the views."""
+    """Steps over all views, 0 to 1000, that bring the rendered texture nearer to the views."""
 
     def __post_init__(self) -> None:
         check_number("texture.resolution", self.resolution, 1, MAX_RESOLUTION)
-        check_number("texture.optimization_steps", self.optimization_steps, 0)
+        check_number("texture.optimization_steps", self.optimization_steps, 0, 1000)
 
 
 def bake_texture(

@@ -17,7 +17,7 @@ from torch import nn
 from hi3d.errors import InputError
 from hi3d.files import PACKAGE, atomic_path
 from hi3d.progress import console
-from hi3d.training.interruption import NonFiniteError
+from hi3d.training.interruption import Interrupted, NonFiniteError
 
 LAST = "last.ckpt"
 
@@ -77,8 +77,11 @@ class KeepCheckpoints(Checkpoint):
         self.saved_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """What a resumed run begins with is saved already."""
+        """What a resumed run begins with is saved already; what a kill left half is removed."""
         self.saved_step = trainer.global_step
+        if trainer.is_global_zero:
+            for partial in self.folder.glob(".*.part.ckpt"):
+                partial.unlink()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         """Save every `every_steps`."""
@@ -92,8 +95,12 @@ class KeepCheckpoints(Checkpoint):
     def on_exception(
         self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Save what was trained, unless the step is half done or the disk is at fault."""
-        if not isinstance(exception, KeyboardInterrupt | OSError | NonFiniteError):
+        """Save what was trained, where all processes stop and neither step nor disk is at fault."""
+        alone = trainer.world_size == 1 and isinstance(exception, Exception)
+        if isinstance(exception, Interrupted) or (
+            alone and not isinstance(exception, OSError | NonFiniteError)
+        ):
+            module.on_validation_end()  # within one, the network holds the average
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
@@ -116,9 +123,10 @@ class KeepCheckpoints(Checkpoint):
         self.saved_step = trainer.global_step
 
 
-def has_checkpoints(folder: Path) -> bool:
-    """Whether a training left any."""
-    return any(folder.glob("*.ckpt"))
+def find_checkpoints(folder: Path) -> list[Path]:
+    """What a training left: `last.ckpt`, then the others, the newest first."""
+    found = [path for path in folder.glob("*.ckpt") if not path.name.startswith(".")]
+    return sorted(found, key=lambda path: (path.name != LAST, -path.stat().st_mtime))
 
 
 def find_checkpoint(
@@ -143,9 +151,7 @@ def find_checkpoint(
             raise InputError(f"no checkpoint at {resume}: leave resume out to start afresh")
         candidates = [Path(resume)]
     else:
-        others = [path for path in folder.glob("*.ckpt") if path.name != LAST]
-        others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        candidates = [path for path in (folder / LAST, *others) if path.exists()]
+        candidates = find_checkpoints(folder)
         if not candidates:
             console.print(f"no checkpoint in {folder} yet: starting afresh", markup=False)
             return None
@@ -162,7 +168,7 @@ def find_checkpoint(
 def fault(path: Path, network: nn.Module) -> str | None:
     """Why a training of `network` cannot go on from a file, or None if it can."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many kinds, also for what would be executed
         kind = "holds code" if "WeightsUnpickler error" in str(error) else "cannot be read"
         return f"{kind} ({type(error).__name__})"

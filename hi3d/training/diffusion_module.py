@@ -6,31 +6,27 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor
 
 from hi3d.diffusion.conditioning import encode_frames, scaled_latents
-from hi3d.diffusion.edm import append_dims, loss_denoising, sample_sigma
+from hi3d.diffusion.edm import loss_denoising, randn, sample_sigma
 from hi3d.diffusion.sampling import OrbitCondition, conditioned_network
 from hi3d.diffusion.unet import build_unet
-from hi3d.diffusion.weights import load_network, load_networks, load_unet, write_model_index
+from hi3d.diffusion.weights import (
+    load_network,
+    load_networks,
+    load_unet,
+    svd_scheduler,
+    write_model_index,
+)
+from hi3d.training.average import whole
 from hi3d.training.experiment import DiffusionExperiment
 from hi3d.training.module import Batch, TrainingModule
+from hi3d.training.scaling.trainable import LORA, choose_trainable, merged, save_adapter
 
 VALIDATION_SIGMAS = (0.3, 1.0, 3.0, 10.0, 40.0)
 """Noise levels at which the validation loss is measured, so that its curve is not noise."""
-
-
-def build_scheduler() -> EulerDiscreteScheduler:
-    """The sampler's settings as diffusers writes them (SVD's noise levels, 700 to 0.002)."""
-    return EulerDiscreteScheduler(
-        prediction_type="v_prediction",
-        use_karras_sigmas=True,
-        timestep_type="continuous",
-        timestep_spacing="leading",
-        sigma_min=0.002,
-        sigma_max=700.0,
-    )
 
 
 class DiffusionModule(TrainingModule):
@@ -50,7 +46,10 @@ class DiffusionModule(TrainingModule):
         """
         frozen = self.load_frozen(experiment)
         latent_channels = frozen["vae"].config.latent_channels
-        super().__init__(experiment, self.build_network(experiment, latent_channels))
+        network = self.build_network(experiment, latent_channels)
+        choose_trainable(network, experiment.trainable, experiment.lora)
+        super().__init__(experiment, network)
+        self.adapters: dict[str, Tensor] = {}
         self.freeze(**frozen)
         if experiment.gradient_checkpointing:
             self.network.enable_gradient_checkpointing()
@@ -99,7 +98,7 @@ class DiffusionModule(TrainingModule):
         """
         vae = self.frozen["vae"]
         mean, std = encode_frames(vae, batch["rgb"])
-        noise = torch.randn(std.shape, generator=self.generator("posterior")).to(std)
+        noise = randn(std.shape, self.generators("posterior", len(std))).to(std)
         latents = (mean + std * noise) * vae.config.scaling_factor
         return latents if condition.base is None else latents - scaled_latents(vae, condition.base)
 
@@ -110,18 +109,19 @@ class DiffusionModule(TrainingModule):
             batch_size,
             config.noise_aug_log_mean,
             config.noise_aug_log_std,
-            self.generator("noise_aug_strength"),
+            self.generators("noise_aug_strength", batch_size),
             self.device,
         )
 
     def drop_conditions(self, condition: OrbitCondition) -> OrbitCondition:
-        """Drop the embedding and the latents of some videos, independently (guidance)."""
+        """Drop the embedding, and independently the latents, of some videos (guidance)."""
         config = self.experiment.diffusion
-        batch_size = len(condition.concat)
-        generator = self.generator("drop_conditions")
-        keep_embeds = torch.rand(batch_size, 1, 1, generator=generator) >= config.drop_image_embeds
-        keep_latents = torch.rand(batch_size, generator=generator) >= config.drop_image_latents
-        keep_latents = append_dims(keep_latents, condition.concat)
+        batch_size, num_frames = condition.concat.shape[:2]
+        num_draws = 1 + (num_frames if config.drop_latents_per_frame else 1)
+        generators = self.generators("drop_conditions", batch_size)
+        draws = torch.stack([torch.rand(num_draws, generator=item) for item in generators])
+        keep_embeds = draws[:, :1, None] >= config.drop_image_embeds
+        keep_latents = draws[:, 1:, None, None, None] >= config.drop_image_latents
         return replace(
             condition,
             concat=condition.concat * keep_latents.to(condition.concat),
@@ -130,7 +130,7 @@ class DiffusionModule(TrainingModule):
 
     def noise(self, latents: Tensor) -> Tensor:
         """The noise of a step, drawn on the CPU. As `latents`."""
-        return torch.randn(latents.shape, generator=self.generator("noise")).to(latents)
+        return randn(latents.shape, self.generators("noise", len(latents))).to(latents)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Paper Eq. 4 (stage 1) or Eq. 5 (stage 2)."""
@@ -142,7 +142,7 @@ class DiffusionModule(TrainingModule):
             len(latents),
             config.sigma_log_mean,
             config.sigma_log_std,
-            self.generator("sigma"),
+            self.generators("sigma", len(latents)),
             self.device,
         )
         network = conditioned_network(self.network, condition)
@@ -166,9 +166,19 @@ class DiffusionModule(TrainingModule):
         losses["loss_denoising"] = torch.stack(list(losses.values())).mean()
         self.log_losses("val", losses, len(latents))
 
-    def export(self, folder: Path) -> None:
+    def exported_network(self) -> Any:
+        """As any, with adapters merged; where there are some, `export` also writes them alone."""
+        if self.experiment.trainable != LORA:
+            return super().exported_network()
+        state = {name: whole(value) for name, value in self.network.state_dict().items()}
+        self.adapters = {name: value for name, value in state.items() if ".lora_" in name}
+        return self.rebuilt(merged(state, self.experiment.lora))
+
+    def export(self, folder: Path, network: Any) -> None:
         """Write a model folder that the stage's pipeline reads."""
-        parts = {**self.frozen, "unet": self.network, "scheduler": build_scheduler()}
+        if self.adapters:
+            save_adapter(self.adapters, self.experiment.lora, folder / "adapter")
+        parts = {**self.frozen, "unet": network, "scheduler": svd_scheduler()}
         for name, part in parts.items():
             part.save_pretrained(folder / name)
         write_model_index(folder, parts, self.pipeline, resolution=self.experiment.data.resolution)

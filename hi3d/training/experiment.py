@@ -1,12 +1,14 @@
 """The typed configs of both stages' trainings."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
 from hi3d.degradation.draws import DegradationConfig
 from hi3d.diffusion.unet import UNetConfig
 from hi3d.errors import InputError
+from hi3d.training.scaling.trainable import LORA, LoraConfig, patterns_of
 
 
 @dataclass
@@ -61,6 +63,8 @@ class DataConfig:
 class OptimConfig:
     """AdamW with warm-up, a schedule and an exponential moving average."""
 
+    optimizer: str = "adamw"
+    """adamw, or adamw_8bit: moments in 8 bits, a quarter of their memory (bitsandbytes)."""
     lr: float = 1e-5
     """Peak learning rate."""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
@@ -92,7 +96,8 @@ class TrainerConfig:
     """Lightning's: auto, a number, or a list such as 0,1."""
     num_nodes: int = 1
     strategy: str = "auto"
-    """Lightning's: auto, ddp, fsdp, deepspeed_stage_2, ..."""
+    """auto, ddp, fsdp (weights cut over the devices), deepspeed_zero2, or another that Lightning
+    knows."""
     precision: str = "bf16-mixed"
     """Lightning's: bf16-mixed, 16-mixed, 32-true, ..."""
     accumulate: int = 1
@@ -143,6 +148,8 @@ class DiffusionConfig:
     drop_image_embeds: float = 0.1
     drop_image_latents: float = 0.1
     """Share of videos trained without the condition, for classifier-free guidance."""
+    drop_latents_per_frame: bool = False
+    """Drop latents frame by frame, as Hi3D's released code, and not per video."""
 
 
 @dataclass
@@ -159,9 +166,18 @@ class DiffusionExperiment(Experiment):
     """Model folder of the elevation estimator, which is only passed on to the exported folder."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, much less memory."""
+    trainable: Any = "all"
+    """Weights that are trained: all, temporal, attention (both with the layers that the condition
+    enters by), lora, or a list of regular expressions to be found in their names."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Adapters of `trainable=lora`; the exported `unet/` has them merged, `adapter/` alone."""
     unet: UNetConfig = field(default_factory=UNetConfig)
     """Size of a UNet trained from scratch; unused with `init_from`."""
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+
+    def __post_init__(self) -> None:
+        if self.trainable != LORA:
+            patterns_of(self.trainable)
 
 
 @dataclass

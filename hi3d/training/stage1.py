@@ -34,7 +34,7 @@ class Stage1Module(DiffusionModule):
             noise_aug_strength,
             batch["rgb"].shape[1],
             self.base_video(reference, elevation_deg),
-            self.generator("noise_aug"),
+            self.generators("noise_aug", len(reference)),
         )
 
     def base_video(self, reference: Tensor, elevation_deg: Tensor) -> Tensor | None:

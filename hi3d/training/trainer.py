@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from hi3d.config import config_to_dict
@@ -27,16 +28,14 @@ from hi3d.training.checkpoints import (
     AtomicCheckpointIO,
     KeepCheckpoints,
     find_checkpoint,
-    has_checkpoints,
+    find_checkpoints,
 )
 from hi3d.training.datamodule import OrbitDataModule
 from hi3d.training.experiment import Experiment, TrainerConfig
-from hi3d.training.interruption import Interrupted, StopOnSignal
+from hi3d.training.interruption import Interrupted, StopOnSignal, requeue, was_requeued
 from hi3d.training.module import TrainingModule
+from hi3d.training.scaling.strategies import DEEPSPEED, build_strategy
 from hi3d.training.tasks import TASKS, Task
-
-SHARDED = ("fsdp", "deepspeed")
-"""Beginnings of the strategies that write and read their own folders of checkpoints."""
 
 
 def train(experiment: Experiment, tasks: Mapping[str, Task] = TASKS) -> Path:
@@ -55,7 +54,8 @@ def train(experiment: Experiment, tasks: Mapping[str, Task] = TASKS) -> Path:
     config = experiment.trainer
     output = make_folder(config.output)
     checkpoints = output / "checkpoints"
-    if experiment.resume is None and has_checkpoints(checkpoints):
+    resume = experiment.resume or ("last" if was_requeued() else None)
+    if resume is None and find_checkpoints(checkpoints):
         raise InputError(
             f"{output} holds checkpoints of an earlier training: add resume=last to go on, "
             "or choose another trainer.output"
@@ -68,11 +68,11 @@ def train(experiment: Experiment, tasks: Mapping[str, Task] = TASKS) -> Path:
     )
     data.setup("fit")
     module = tasks[experiment.task].module(experiment)
-    sharded = config.strategy.startswith(SHARDED)
-    checkpoint = find_checkpoint(experiment.resume, checkpoints, module.network, sharded)
+    sharded = config.strategy.startswith(DEEPSPEED)
+    checkpoint = find_checkpoint(resume, checkpoints, module.network, sharded)
     validate = experiment.data.val is not None
     trainer = build_trainer(config, output, validate, experiment.optim.grad_clip)
-    report = RunReport({"resume": experiment.resume}, config_to_dict(experiment), experiment.seed)
+    report = RunReport({"resume": resume}, config_to_dict(experiment), experiment.seed)
     with report.step("train") as facts:
         _fit(trainer, module, data, checkpoint, output)
         facts["global_step"] = trainer.global_step
@@ -90,7 +90,7 @@ def _fit(
     checkpoint: str | None,
     output: Path,
 ) -> None:
-    """Train; after a signal leave by KeyboardInterrupt (130) or SystemExit (143).
+    """Train; after a signal leave by KeyboardInterrupt (130) or SystemExit (143 for SIGTERM).
 
     Raises:
         InputError: the disk is full.
@@ -99,12 +99,14 @@ def _fit(
         with full_disk_is_an_input_error(output):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except Interrupted as stop:
-        if stop.number != signal.SIGTERM:
+        if trainer.is_global_zero:
+            line = f"{stop} at step {trainer.global_step}: resume=last goes on from there"
+            console.print(line, markup=False)
+        if stop.number == signal.SIGINT:
             raise KeyboardInterrupt from stop
-        console.print(
-            f"terminated at step {trainer.global_step}: resume=last goes on", markup=False
-        )
-        sys.exit(128 + signal.SIGTERM)
+        if stop.number == signal.SIGUSR1 and trainer.is_global_zero:
+            requeue()
+        sys.exit(128 + stop.number)
     except SystemExit as end:
         if trainer.interrupted:  # an interrupt before the first step
             raise KeyboardInterrupt from end
@@ -126,13 +128,13 @@ def build_trainer(
         StepProgress(),
         ExportModel(output / "model"),
         LearningRateMonitor(),
-        StopOnSignal(),
+        StopOnSignal(config.accumulate),
         KeepCheckpoints(output / "checkpoints", config.checkpoint_every),
     ]
     settings: dict[str, Any] = {
         "devices": _devices(config.devices),
         "num_nodes": config.num_nodes,
-        "strategy": config.strategy,
+        "strategy": build_strategy(config.strategy),
         "precision": config.precision,
     }
     trainer = partial(
@@ -149,7 +151,7 @@ def build_trainer(
         gradient_clip_val=grad_clip,
         logger=TensorBoardLogger(output, name="", version="logs"),
         callbacks=callbacks,
-        plugins=[] if config.strategy.startswith(SHARDED) else [AtomicCheckpointIO()],
+        plugins=_plugins(config),
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=True,
@@ -160,6 +162,16 @@ def build_trainer(
         given = ", ".join(f"trainer.{name}={value}" for name, value in settings.items())
         cause = str(error).strip().split("\n")[0]
         raise InputError(f"{cause} ({given}): change one of these") from error
+
+
+def _plugins(config: TrainerConfig) -> list[Any]:
+    """Whole checkpoints, unless DeepSpeed writes its own; SLURM's signals are `StopOnSignal`'s."""
+    plugins: list[Any] = []
+    if not config.strategy.startswith(DEEPSPEED):
+        plugins.append(AtomicCheckpointIO())
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    return plugins
 
 
 def _devices(devices: str) -> str | int:

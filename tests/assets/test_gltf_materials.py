@@ -87,7 +87,7 @@ def test_ktx2_textures_are_refused(gltf, tmp_path):
         gltf.load(tmp_path)
 
 
-def test_specular_glossiness_gives_its_diffuse_colour(gltf, tmp_path):
+def test_specular_glossiness_gives_its_diffuse_color(gltf, tmp_path):
     gltf.mesh(material=0)
     diffuse = {"diffuseFactor": [0.5, 1, 0, 1], "specularFactor": [1, 1, 1]}
     extensions = {"KHR_materials_pbrSpecularGlossiness": diffuse}
@@ -96,7 +96,7 @@ def test_specular_glossiness_gives_its_diffuse_colour(gltf, tmp_path):
     np.testing.assert_allclose(factor, [0.735357, 1, 0, 1], atol=1e-6)
 
 
-def test_unlit_material_gives_its_base_colour(gltf, tmp_path):
+def test_unlit_material_gives_its_base_color(gltf, tmp_path):
     gltf.mesh(material=0)
     gltf.content["extensionsRequired"] = ["KHR_materials_unlit"]
     surface = {"baseColorFactor": [0.5, 1, 0, 1]}
@@ -108,7 +108,7 @@ def test_unlit_material_gives_its_base_colour(gltf, tmp_path):
 
 
 @pytest.mark.parametrize("base", [0.0, 1.0])
-def test_emission_is_the_colour_only_where_the_base_is_black(gltf, tmp_path, base):
+def test_emission_is_the_color_only_where_the_base_is_black(gltf, tmp_path, base):
     gltf.textured(gltf.black(), [[0, 0]] * 3)
     surface = {"baseColorFactor": [base, base, base, 1]}
     emission = {"emissiveFactor": [1, 0.5, 0], "emissiveTexture": {"index": 0}}
@@ -119,7 +119,7 @@ def test_emission_is_the_colour_only_where_the_base_is_black(gltf, tmp_path, bas
     np.testing.assert_allclose(part.base_color_factor, expected, atol=1e-6)
 
 
-def test_integer_vertex_colours_are_linear_fractions(gltf, tmp_path):
+def test_integer_vertex_colors_are_linear_fractions(gltf, tmp_path):
     colors = np.array([[65535, 0, 0], [32768, 0, 0], [0, 0, 0]], np.uint16)
     gltf.mesh(attributes={"COLOR_0": gltf.accessor(colors, normalized=True)})
     red = gltf.load(tmp_path)[0].vertex_rgba[:, 0]

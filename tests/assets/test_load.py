@@ -122,7 +122,7 @@ def test_gltf_material_without_factor_is_white(tmp_path):
 
 
 @pytest.mark.parametrize("material", [None, {"name": "plain"}])
-def test_gltf_vertex_colours_are_linear(tmp_path, material):
+def test_gltf_vertex_colors_are_linear(tmp_path, material):
     colors = [[0.5, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0.002, 1]]
     path = write_glb(tmp_path / "a.glb", material=material, colors=colors)
     part = load_object(path).parts[0]
@@ -173,7 +173,7 @@ def test_obj_texture_replaces_diffuse(tmp_path):
     np.testing.assert_allclose(part.uvs, [[0, 0], [1, 0], [0, 1]])
 
 
-def test_ply_is_z_up_with_srgb_colours(tmp_path):
+def test_ply_is_z_up_with_srgb_colors(tmp_path):
     (tmp_path / "a.ply").write_text(
         "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\n"
         "property float z\nproperty uchar red\nproperty uchar green\nproperty uchar blue\n"

@@ -43,7 +43,7 @@ def test_faces_without_a_material_are_light_grey(tmp_path):
     np.testing.assert_allclose(part.base_color_factor, [0.8, 0.8, 0.8, 1])
 
 
-def test_vertex_colours_are_srgb_and_replace_kd(tmp_path):
+def test_vertex_colors_are_srgb_and_replace_kd(tmp_path):
     text = "v 0 0 0 0.2 0 0\nv 1 0 0 0 0.4 0\nv 0 1 0 0 0 1\nusemtl m\nf 1 2 3\n"
     (part,) = load(tmp_path, text, "newmtl m\nKd 0.1 0.1 0.1\n")
     rgba = part.vertex_rgba[part.faces[0]]

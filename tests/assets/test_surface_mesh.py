@@ -30,7 +30,7 @@ def test_a_scene_becomes_one_mesh(tmp_path):
     assert whole.volume == pytest.approx(9)
 
 
-def test_surface_mesh_keeps_place_colours_and_texture():
+def test_surface_mesh_keeps_place_colors_and_texture():
     vertices = torch.tensor([[5.0, 0, 0], [6, 0, 0], [5, 1, 0]])
     faces, rgb = torch.tensor([[0, 1, 2]]), torch.tensor([[0.2, 0.4, 0.6]]).repeat(3, 1)
     part = surface_mesh_to_object(SurfaceMesh(vertices, faces, rgb)).parts[0]

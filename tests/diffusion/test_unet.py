@@ -12,6 +12,7 @@ from hi3d.diffusion.sampling import (
 from hi3d.diffusion.unet import UNetConfig, build_unet, from_svd, stage2_in_channels
 from hi3d.diffusion.weights import load_network, load_unet
 from hi3d.errors import InputError
+from tests.diffusion.official_layout import networks
 
 
 def condition(channels: int, elevation: float = 10.0) -> OrbitCondition:
@@ -32,18 +33,26 @@ def test_full_size_has_svds_parameters():
     assert count == 1_524_623_082 - 256 * 1280
 
 
-def test_remoulded_svd_starts_as_svd(tiny_models):
-    svd = load_network(str(tiny_models / "svd"), "unet")
-    unet = from_svd(svd, stage2_in_channels(4))
+@pytest.fixture
+def doubles():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_remoulded_svd_starts_as_svd_at_its_default_frame_rate_and_motion(doubles):
+    svd = networks("svd")["unet"].double()
     sample = torch.randn(1, 16, 8, 8, 8)
-    embeds, level = torch.randn(1, 1, 16), torch.tensor([0.3])
-    # Zero fps and motion embeddings are what SVD sees when those weights are dropped.
+    embeds, level = torch.randn(1, 1, 24), torch.tensor([0.3])
     with torch.no_grad():
-        svd.add_embedding.linear_1.weight[:, :64] = 0
+        svd.add_embedding.linear_2.weight *= 1000  # untrained, it hardly weighs
+        unet = from_svd(svd, stage2_in_channels(4))
         expected = svd(sample, level, embeds, torch.tensor([[6.0, 127.0, 0.02]])).sample
         wide = torch.cat([sample, torch.randn(1, 16, 5, 8, 8)], dim=2)
         found = unet(wide, level, embeds, torch.tensor([[25.0, 0.02]])).sample
-    torch.testing.assert_close(found, expected)
+        faster = svd(sample, level, embeds, torch.tensor([[12.0, 127.0, 0.02]])).sample
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
+    assert (faster - expected).abs().max() > 1e-5  # the frame rate does weigh here
 
 
 def test_stage_1_widens_to_stage_2_and_keeps_its_elevation(tiny_models):

@@ -230,7 +230,7 @@ def test_a_full_disk_is_one_line(boxes, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hi3d.orbits.shards.os.pwrite", full)
+    monkeypatch.setattr("hi3d.orbits.shard_writer.os.pwrite", full)
     with pytest.raises(InputError, match=r"no space left for .*run the same command again"):
         render_orbits(boxes, tmp_path / "o", small())
     monkeypatch.undo()

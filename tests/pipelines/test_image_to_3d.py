@@ -15,6 +15,7 @@ from hi3d.errors import InputError
 from hi3d.mesh import is_closed
 from hi3d.pipelines import image_to_3d
 from hi3d.pipelines.image_to_3d import GenerateConfig, generate, parse_elevation
+from hi3d.pipelines.run_folder import holds_results
 from hi3d.settings import settings_of
 from hi3d.views import ReferenceImage, Views
 
@@ -105,14 +106,77 @@ def test_resume_after_an_interruption(photo, tiny_models, tmp_path, monkeypatch,
     assert "reference.png" in before
     with pytest.raises(InputError, match="resume=true"):
         generate([str(photo)], output, config(tiny_models))
-    with pytest.raises(InputError, match="another seed"):
-        generate([str(photo)], output, config(tiny_models, "resume=true", "seed=9"))
     folder = generate([str(photo)], output, config(tiny_models, "resume=true"))[0]
     assert (folder / "contact_sheet.png").exists()
     after = png_bytes(folder)
     assert {name: after[name] for name in before} == before
     whole = generate([str(photo)], str(tmp_path / "whole"), config(tiny_models))[0]
     assert png_bytes(whole) == after
+
+
+def steps_made(folder: Path) -> dict[str, dict]:
+    return json.loads((folder / "report.json").read_text())["steps"]
+
+
+def test_what_changed_is_made_again_with_all_after_it(photo, tiny_models, tmp_path, capsys):
+    output = str(tmp_path / "out")
+    folder = generate([str(photo)], output, config(tiny_models))[0]
+    whole = steps_made(folder)
+
+    def again(*words: str) -> list[str]:
+        """The steps that a resumed run made, and what it said."""
+        before = steps_made(folder)
+        generate([str(photo)], output, config(tiny_models, "resume=true", *words))
+        after = steps_made(folder)
+        assert list(after) == list(whole)
+        return [name for name in after if after[name] != before[name]]
+
+    assert again() == []
+    assert again("turntable.num_frames=6") == ["turntable", "contact_sheet"]
+    assert "turntable.num_frames was 4, is 6" in "".join(capsys.readouterr().err.splitlines())
+    words = ["turntable.num_frames=6", "mesh.neus.steps=5"]
+    assert again(*words) == list(whole)[4:]
+    assert again(*words, "orbit.guidance.max_scale=2") == list(whole)[1:]
+    with Image.open(photo) as image:
+        pixels = np.array(image)
+    pixels[:30, :, 1] = 150  # another object under the same name
+    Image.fromarray(pixels).save(photo)
+    reference = (folder / "reference.png").read_bytes()
+    assert again(*words, "orbit.guidance.max_scale=2") == list(whole)
+    assert (folder / "reference.png").read_bytes() != reference
+
+
+def test_a_result_that_no_report_names_is_made_again(photo, tiny_models, tmp_path):
+    output = str(tmp_path / "out")
+    folder = generate([str(photo)], output, config(tiny_models))[0]
+    report = json.loads((folder / "report.json").read_text())
+    del report["steps"]["contact_sheet"]
+    (folder / "report.json").write_text(json.dumps(report))
+    (folder / "contact_sheet.png").write_text("of a run that was killed")
+    generate([str(photo)], output, config(tiny_models, "resume=true"))
+    assert Image.open(folder / "contact_sheet.png").size[0] > 0
+
+
+@pytest.mark.parametrize("word", ["stage1=nowhere", "stage2=nowhere", "elevation_deg=auto"])
+def test_a_wrong_setting_leaves_nothing_behind(photo, tiny_models, tmp_path, word):
+    models = tmp_path / "models"
+    shutil.copytree(tiny_models, models)
+    index = json.loads((models / "stage1/model_index.json").read_text())
+    index["elevation_estimator"] = [None, None]
+    (models / "stage1/model_index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="elevation_deg" if "elev" in word else "nowhere"):
+        generate([str(photo)], str(tmp_path / "out"), config(models, "elevation_deg=5", word))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_what_finder_leaves_is_empty(tmp_path):
+    assert not holds_results(tmp_path, resume=False)
+    for name in (".DS_Store", "Thumbs.db", ".report.7.part.json"):
+        (tmp_path / name).touch()
+    assert not holds_results(tmp_path, resume=False)
+    (tmp_path / "mesh.glb").touch()
+    with pytest.raises(InputError, match="resume=true"):
+        holds_results(tmp_path, resume=False)
 
 
 def test_one_bad_photo_does_not_stop_the_others(photo, tiny_models, tmp_path):

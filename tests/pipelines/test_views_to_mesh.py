@@ -6,13 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from hi3d.assets.surface_mesh import load_mesh
 from hi3d.cameras import Cameras, cameras_at, orbit_cameras
 from hi3d.config import load_config
 from hi3d.errors import InputError
 from hi3d.mesh import SurfaceMesh, is_closed
 from hi3d.pipelines.pictures import render_mesh
 from hi3d.pipelines.usable_views import usable_views
-from hi3d.pipelines.views_to_mesh import ReconstructConfig, reconstruct
+from hi3d.pipelines.views_to_mesh import (
+    ReconstructConfig,
+    into_unit_cube,
+    reconstruct,
+    trusted,
+)
 from hi3d.views import Views
 
 TINY = [
@@ -155,3 +161,75 @@ def test_only_what_is_broken_is_left_out():
     assert set(faults) == {"5", "9"}
     assert len(kept) == 14
     assert usable_views(orbit(4))[1] == {}
+
+
+def moved(views: Views, scale: float, shift: torch.Tensor) -> Views:
+    """The same images in a world `scale` times larger, moved by `shift`."""
+    viewmats = views.cameras.viewmats.clone()
+    viewmats[:, :3, 3] = viewmats[:, :3, 3] * scale - viewmats[:, :3, :3] @ shift
+    return replace(views, cameras=replace(views.cameras, viewmats=viewmats))
+
+
+WORLDS = {
+    "ten times larger": (10.0, (0.0, 0.0, 0.0)),
+    "millimeters": (1000.0, (200.0, -300.0, 500.0)),
+    "ten times smaller": (0.1, (0.0, 0.0, 0.0)),
+    "moved": (1.0, (0.6, -0.4, -0.3)),
+}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_box_of_other_worlds_is_the_objects(world):
+    scale, shift = WORLDS[world][0], torch.tensor(WORLDS[world][1])
+    views = orbit(8, 48)
+    inside, box = into_unit_cube(moved(views, scale, shift))
+    assert box is not None
+    assert box.side == pytest.approx(scale, rel=0.15)  # the longest side is 0.9
+    assert ((box.center - shift) / scale).abs().max() < 0.05
+    points = torch.tensor([[0.1, 0.2, 0.3]])
+    given = moved(views, scale, shift).cameras.project(points * scale + shift, 3)[0]
+    again = inside.cameras.project((points * scale + shift - box.center) / box.side, 3)[0]
+    assert torch.allclose(given, again, atol=0.02)
+    assert (given - views.cameras.project(points, 3)[0]).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("num_views", [2, 3, 4, 16])
+@pytest.mark.parametrize("elevation_deg", [-10.0, 0.0, 45.0])
+def test_standard_worlds_are_left_alone(num_views, elevation_deg):
+    assert into_unit_cube(ellipsoid(orbit_cameras(elevation_deg, 48, num_views)))[1] is None
+
+
+def test_the_mesh_of_a_larger_world_is_in_its_coordinates(tmp_path, capsys):
+    views = moved(orbit(), 10.0, torch.tensor([3.0, 0.0, 0.0]))
+    mesh = reconstructed(views, tmp_path)
+    assert "the object fills the cube of side" in " ".join(capsys.readouterr().err.split())
+    assert_shows(mesh, views, 0.75, 0.03)
+    middle = (mesh.vertices.amax(0) + mesh.vertices.amin(0)) / 2
+    assert (middle - torch.tensor([3.0, 0.0, 0.0])).abs().max() < 1
+    stored = load_mesh(tmp_path / "out" / "mesh.glb")
+    assert torch.allclose(stored.vertices.amax(0), mesh.vertices.amax(0), atol=1e-4)
+
+
+def test_cameras_that_bound_no_object_are_one_line():
+    views = orbit()
+    flipped = views.cameras.viewmats.clone()
+    flipped[:, 1:3] *= -1  # OpenGL axes
+    with pytest.raises(InputError, match="z forward"):
+        into_unit_cube(replace(views, cameras=replace(views.cameras, viewmats=flipped)))
+
+
+def test_views_between_cameras_on_the_axis_are_one_line():
+    viewmats = torch.eye(4).repeat(2, 1, 1)
+    viewmats[:, 1:3, 1:3] *= -1
+    viewmats[:, 2, 3] = 1.5
+    viewmats[1, :2, :2] = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    views = ellipsoid(replace(orbit_cameras(20, 32, 2), viewmats=viewmats))
+    with pytest.raises(InputError, match="set interpolated_views=0"):
+        trusted(views, load_config(ReconstructConfig, None, ["interpolated_views=8"]), 0)
+    assert trusted(views, load_config(ReconstructConfig, None, []), 0).left_out == {}
+
+
+def test_a_translucent_object_is_told_as_that():
+    views = orbit()
+    with pytest.raises(InputError, match=r"alpha is at most 0\.45, below 0\.5"):
+        usable_views(replace(views, alpha=views.alpha * 0.45))

@@ -107,9 +107,9 @@ def test_texture_is_upright_and_not_mirrored(backend):
     # u covers [1, 9], v covers [3, 11]: one pixel is two texels.
     part = quad((-1, 1), (-1, 1), 2.0, (1, 1, 1, 1), texture=texture)
     rgb = render_views(RenderObject((part,)), camera(), backend).rgb[0]
-    colours = {(5, 3): (1, 0, 0), (5, 6): (0, 1, 0), (8, 3): (0, 0, 1), (8, 6): (1, 1, 0)}
-    for (row, column), colour in colours.items():
-        torch.testing.assert_close(rgb[:, row, column], torch.tensor(colour).float())
+    colors = {(5, 3): (1, 0, 0), (5, 6): (0, 1, 0), (8, 3): (0, 0, 1), (8, 6): (1, 1, 0)}
+    for (row, column), color in colors.items():
+        torch.testing.assert_close(rgb[:, row, column], torch.tensor(color).float())
 
 
 @backends

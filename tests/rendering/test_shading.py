@@ -98,7 +98,7 @@ def test_rasterisers_agree_in_light_and_normals():
 
 
 @backends
-def test_uniform_light_shows_the_base_colour(backend):
+def test_uniform_light_shows_the_base_color(backend):
     cameras = orbit_cameras(10.0, 32, num_views=1)
     unlit, uniform = (
         render_views(sphere((0.6, 0.6, 0.6, 1)), cameras, backend, shading=shading)
@@ -110,7 +110,7 @@ def test_uniform_light_shows_the_base_colour(backend):
 
 @backends
 def test_solid_parts_of_blend_materials_are_drawn_first(backend):
-    """A nearer, see-through part of a batch that lies behind on average used to hide them."""
+    """A nearer, see-through part of a group that lies behind on average used to hide them."""
     texture = np.full((2, 2, 4), 255, np.uint8)
     glass = dict(color=(1, 0, 0, 0.5), alpha_mode="BLEND")
     parts = (

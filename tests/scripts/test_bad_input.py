@@ -63,7 +63,7 @@ def test_bad_photo(kind, tmp_path, run_script):
     ("case", "expected"),
     [
         ("unwritable output", "choose another output folder"),
-        ("no weights", "model_index.json"),
+        ("no weights", "no model folder"),
         ("truncated weights", "missing or damaged"),
         ("misspelt key", "did you mean 'seed'"),
         ("wrong type", "many"),

@@ -33,6 +33,7 @@ def test_meshes_are_scored(tmp_path, run_script):
     result = run_script(
         "evaluate.py", "mesh", "--pred", tmp_path / "pred.ply", "--gt", tmp_path / "gt.ply",
         "--json", tmp_path / "s.json", "num_samples=2000",
+        "normalize_gt=false",
     )  # fmt: skip
     assert result.code == 0, result.err
     scores = json.loads((tmp_path / "s.json").read_text())["mean"]
@@ -52,6 +53,7 @@ def test_the_true_mesh_is_turned_back_by_the_azimuth_of_the_photo(tmp_path, run_
     result = run_script(
         "evaluate.py", "mesh", "--pred", tmp_path / "pred.ply", "--gt", tmp_path / "gt.ply",
         "--rotate-gt-deg", 50, "--json", tmp_path / "s.json", "num_samples=2000",
+        "normalize_gt=false",
     )  # fmt: skip
     assert result.code == 0, result.err
     scores = json.loads((tmp_path / "s.json").read_text())["mean"]
@@ -65,3 +67,28 @@ def test_a_turn_is_no_option_of_views(tmp_path, run_script):
     )
     assert result.code == 2
     assert result.err == "error: --rotate-gt-deg turns a mesh: leave it out for views\n"
+
+
+def test_views_without_cameras_and_with_straight_alpha_are_scored(tmp_path, run_script):
+    generator = torch.Generator().manual_seed(0)
+    rgb = torch.ones(3, 3, 16, 16)
+    rgb[:, :, 4:12, 4:12] = torch.rand(3, 3, 8, 8, generator=generator)
+    alpha = torch.zeros(3, 1, 16, 16)
+    alpha[:, :, 4:12, 4:12] = 1
+    cameras = orbit_cameras(10, 16, num_views=3)
+    Views(rgb, torch.ones_like(alpha), cameras).save(tmp_path / "pred")
+    (tmp_path / "pred" / "cameras.json").unlink()
+    Views(rgb * alpha, alpha, cameras).save(tmp_path / "gt")  # transparent pixels are black
+    result = run_script(
+        "evaluate.py", "views", "--pred", tmp_path / "pred", "--gt", tmp_path / "gt",
+        "--json", tmp_path / "s.json",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    written = json.loads((tmp_path / "s.json").read_text())
+    assert written["mean"]["psnr"] == 100
+    assert "matched by number" in written["normalization"]
+    assert "at most 100" in written["units"]
+    assert written["settings"]["match"] == "camera"
+    assert "SyncDreamer" in written["protocol"]
+    assert "torch" in written["versions"]
+    assert "protocol: " in result.out

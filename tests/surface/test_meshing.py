@@ -323,5 +323,5 @@ def test_harmonic_values_by_hand():
 @pytest.mark.parametrize("key", ["target_faces", "smoothing_iterations"])
 @pytest.mark.parametrize("value", [-1, math.nan])
 def test_settings_out_of_their_range_are_one_line(key, value):
-    with pytest.raises(InputError, match=rf"^meshing\.{key} is .*: give a number of at least 0"):
+    with pytest.raises(InputError, match=rf"^meshing\.{key} is .*: give a number from 0 to"):
         MeshingConfig(**{key: value})

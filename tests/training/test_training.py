@@ -64,7 +64,7 @@ def train(experiment) -> Path:
     return trainer.train(experiment, ALL_TASKS)
 
 
-def debug_experiment(config: str, orbits: Path, models: Path, output: Path, *more: str):
+def debug_overrides(config: str, orbits: Path, models: Path, output: Path, *more: str):
     path = CONFIGS / config
     overrides = [
         f"data.train={orbits}",
@@ -99,7 +99,12 @@ def debug_experiment(config: str, orbits: Path, models: Path, output: Path, *mor
         overrides += ["image_encoder.image_size=16", "image_encoder.hidden_size=16"]
     if task == "depth":
         overrides += ["depth.image_size=16", "depth.patch_size=4", "depth.hidden_size=16"]
-    return load_experiment(path, [*overrides, *more])
+    return [*overrides, *more]
+
+
+def debug_experiment(config: str, orbits: Path, models: Path, output: Path, *more: str):
+    overrides = debug_overrides(config, orbits, models, output, *more)
+    return load_experiment(CONFIGS / config, overrides)
 
 
 def test_all_trainings_are_covered():
@@ -169,6 +174,9 @@ def test_dropped_conditions_are_zero_for_whole_videos(orbits, tiny_models, tmp_p
     assert 150 < kept.sum() < 250
     assert (dropped.image_embeds == 0).all()
     assert (dropped.added_time_ids == 1).all()
+    experiment.diffusion.drop_latents_per_frame = True
+    kept = module.drop_conditions(full).concat.flatten(2).mean(2)
+    assert set(kept.mean(1).tolist()) == {0.0, 0.5, 1.0}
 
 
 def test_losses_in_closed_form():
@@ -228,7 +236,7 @@ def test_stage2_is_trained_on_predictors_that_have_not_seen_the_orbit(
     assert set(folds) == {0, 1}
 
     def run():
-        return module.stage1_orbit(batch, torch.Generator().manual_seed(0))
+        return module.stage1_orbit(batch, module.generators("coarse_orbit", 4))
 
     before = run()
     with torch.no_grad():

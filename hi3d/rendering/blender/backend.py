@@ -26,10 +26,11 @@ from PIL import Image
 
 from hi3d.assets.parts import RenderObject
 from hi3d.color import srgb_from_linear
+from hi3d.config import check_number
 from hi3d.errors import InputError
-from hi3d.rendering.batches import batches
 from hi3d.rendering.blender.open_exr import read_exr
 from hi3d.rendering.blender.process import BlenderProcess
+from hi3d.rendering.material_groups import material_groups
 from hi3d.rendering.opengl.egl_devices import WORKER_VARIABLE
 from hi3d.rendering.shading import (
     AMBIENT_SHARE,
@@ -72,8 +73,12 @@ class BlenderSettings:
     """A process that takes longer over the views of one object is killed."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise InputError(f"samples={self.samples}: use 1 or more")
+        for name, least, most in (
+            ("samples", 1, 1e6), ("filter_width", 0.01, 10), ("diffuse_bounces", 0, 1024),
+            ("transparent_bounces", 0, 1024), ("environment", 0, 1e6), ("threads", 0, 1024),
+            ("object_timeout_s", 1e-3, 1e7),
+        ):  # fmt: skip
+            check_number(f"cycles.{name}", getattr(self, name), least, most)
         if self.filter not in ("BOX", "GAUSSIAN", "BLACKMAN_HARRIS"):
             raise InputError(f"filter={self.filter}: use BOX, GAUSSIAN or BLACKMAN_HARRIS")
         if self.device not in ("auto", "cpu", "gpu"):
@@ -179,31 +184,31 @@ def _light_job(shading: Shading, settings: BlenderSettings) -> dict:
 
 
 def write_geometry(folder: Path, render_object: RenderObject) -> dict:
-    """Write `geometry.npz` and textures; returns the material of each batch, for JSON."""
+    """Write `geometry.npz` and textures; returns the material of each group, for JSON."""
     arrays: dict[str, Any] = {}
     entries: list[dict] = []
     textures: dict[int, str] = {}
-    for index, batch in enumerate(batches(render_object.parts)):
+    for index, group in enumerate(material_groups(render_object.parts)):
         arrays |= {
-            f"vertices{index}": batch.vertices,
-            f"faces{index}": batch.faces,
-            f"uvs{index}": batch.uvs,
-            f"rgba{index}": batch.linear_rgba,
+            f"vertices{index}": group.vertices,
+            f"faces{index}": group.faces,
+            f"uvs{index}": group.uvs,
+            f"rgba{index}": group.linear_rgba,
         }
         name = None
-        if batch.texture is not None:
-            name = textures.setdefault(id(batch.texture), f"{len(textures)}.png")
+        if group.texture is not None:
+            name = textures.setdefault(id(group.texture), f"{len(textures)}.png")
             if not (folder / name).exists():
-                Image.fromarray(batch.texture).save(folder / name, compress_level=1)
+                Image.fromarray(group.texture).save(folder / name, compress_level=1)
         entries.append(
             {
                 "texture": name,
-                "alpha_mode": batch.alpha_mode,
-                "alpha_cutoff": batch.alpha_cutoff,
+                "alpha_mode": group.alpha_mode,
+                "alpha_cutoff": group.alpha_cutoff,
             }
         )
     np.savez(folder / "geometry.npz", **arrays)
-    return {"batches": entries}
+    return {"groups": entries}
 
 
 def _read_drawing(folder: Path, num_views: int, width: int, height: int, normals: bool) -> Drawing:

@@ -37,9 +37,9 @@ class Session:
         scene.render.engine = "CYCLES"
         device = self._use_device(job["device"], job["worker"])
         with np.load(folder / "geometry.npz") as geometry:
-            for index, batch in enumerate(job["batches"]):
+            for index, group in enumerate(job["groups"]):
                 arrays = {k: geometry[f"{k}{index}"] for k in ("vertices", "faces", "uvs", "rgba")}
-                self._add_mesh(arrays, self._material(job, batch, folder))
+                self._add_mesh(arrays, self._material(job, group, folder))
         self._light(job)
         camera = self.data.objects.new("camera", self.data.cameras.new("camera"))
         scene.collection.objects.link(camera)
@@ -114,7 +114,7 @@ class Session:
         mesh.materials.append(material)
         self.context.scene.collection.objects.link(self.data.objects.new("part", mesh))
 
-    def _material(self, job: dict, batch: dict, folder: Path) -> Any:
+    def _material(self, job: dict, group: dict, folder: Path) -> Any:
         material = self.data.materials.new("part")
         material.use_nodes = True
         nodes, link = material.node_tree.nodes, material.node_tree.links.new
@@ -128,8 +128,8 @@ class Session:
 
         factor = node("ShaderNodeAttribute", attribute_name="linear_rgba")
         color, alpha = factor.outputs["Color"], factor.outputs["Alpha"]
-        if batch["texture"]:
-            picture = self.data.images.load(str(folder / batch["texture"]), check_existing=True)
+        if group["texture"]:
+            picture = self.data.images.load(str(folder / group["texture"]), check_existing=True)
             picture.alpha_mode = "CHANNEL_PACKED"
             texture = node("ShaderNodeTexImage", image=picture, interpolation="Linear")
             link(node("ShaderNodeUVMap", uv_map="uv").outputs[0], texture.inputs[0])
@@ -144,11 +144,11 @@ class Session:
         surface = node("ShaderNodeBsdfDiffuse" if lit else "ShaderNodeEmission")
         link(color, surface.inputs["Color"])
         shader = surface.outputs[0]
-        if batch["alpha_mode"] != "OPAQUE":
-            if batch["alpha_mode"] == "MASK":
+        if group["alpha_mode"] != "OPAQUE":
+            if group["alpha_mode"] == "MASK":
                 cut = node("ShaderNodeMath", operation="GREATER_THAN")
                 link(alpha, cut.inputs[0])
-                cut.inputs[1].default_value = max(batch["alpha_cutoff"], job["min_alpha"]) - 1e-6
+                cut.inputs[1].default_value = max(group["alpha_cutoff"], job["min_alpha"]) - 1e-6
                 alpha = cut.outputs[0]
             mix = node("ShaderNodeMixShader")
             link(alpha, mix.inputs[0])

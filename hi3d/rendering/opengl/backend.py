@@ -8,7 +8,7 @@ import numpy as np
 
 from hi3d.assets.parts import RenderObject
 from hi3d.errors import InputError
-from hi3d.rendering.batches import Batch, batches
+from hi3d.rendering.material_groups import MaterialGroup, material_groups
 from hi3d.rendering.opengl.context import compiled_program, current, opengl_error
 from hi3d.rendering.opengl.projection import hidden_side, projection, visible_region
 from hi3d.rendering.opengl.shaders import (
@@ -77,8 +77,8 @@ def draw(
         targets = _Targets(gl, size, supersampling, normals, owned)
         textures: dict[tuple[int, bool], Any] = {}
         uploads = [
-            _Upload(gl, b, shading == "key", 2 if normals else 1, textures, owned)
-            for b in batches(render_object.parts)
+            _Upload(gl, group, shading == "key", 2 if normals else 1, textures, owned)
+            for group in material_groups(render_object.parts)
         ]
         for view, (viewmat, K, region) in enumerate(zip(viewmats, Ks, regions, strict=True)):
             if region is None:
@@ -142,15 +142,15 @@ class _Targets:
         # Blending premultiplied colours over white with alpha 0 gives "RGB over white" directly.
         self.msaa.clear(1.0, 1.0, 1.0, 0.0, depth=1.0)
         gl.enable_only(gl.DEPTH_TEST)
-        blended = [upload for upload in order if upload.batch.alpha_mode == "BLEND"]
+        blended = [upload for upload in order if upload.group.alpha_mode == "BLEND"]
         for upload in order:
-            alpha_mode = upload.batch.alpha_mode
+            alpha_mode = upload.group.alpha_mode
             if hidden and alpha_mode == "OPAQUE":
                 gl.cull_face = hidden
                 gl.enable(gl.CULL_FACE)
             else:
                 gl.disable(gl.CULL_FACE)
-            cutoff = max(upload.batch.alpha_cutoff, MIN_ALPHA)
+            cutoff = max(upload.group.alpha_cutoff, MIN_ALPHA)
             upload.draw_image(OPAQUE_ALPHA if alpha_mode == "BLEND" else cutoff, NO_MAX_ALPHA)
         gl.disable(gl.CULL_FACE)
         if blended:
@@ -179,24 +179,24 @@ class _Targets:
 
 
 class _Upload:
-    """One batch in GL memory."""
+    """One group in GL memory."""
 
     def __init__(
         self,
         gl: Any,
-        batch: Batch,
+        group: MaterialGroup,
         key_lit: bool,
         surface: int,
         textures: dict[tuple[int, bool], Any],
         owned: Owned,
     ) -> None:
-        self.batch = batch
-        attributes = np.concatenate([batch.vertices, batch.uvs, batch.linear_rgba], axis=1)
+        self.group = group
+        attributes = np.concatenate([group.vertices, group.uvs, group.linear_rgba], axis=1)
         vertex_buffer = owned(gl.buffer(attributes.astype("f4").tobytes()))
-        self.index_buffer = owned(gl.buffer(batch.faces.astype("i4").tobytes()))
+        self.index_buffer = owned(gl.buffer(group.faces.astype("i4").tobytes()))
         self.vertex_arrays = []
-        kinds: list[tuple] = [(batch.alpha_mode, batch.texture is not None, 0, key_lit)]
-        kinds.append((batch.alpha_mode, batch.texture is not None, surface))
+        kinds: list[tuple] = [(group.alpha_mode, group.texture is not None, 0, key_lit)]
+        kinds.append((group.alpha_mode, group.texture is not None, surface))
         for kind in kinds:
             program = compiled_program(kind, *shader_sources(*kind))
             # Attributes that a shader has no use for are skipped by their size in bytes.
@@ -214,20 +214,20 @@ class _Upload:
                 )
             )
         self.texture = None
-        if batch.texture is not None:
+        if group.texture is not None:
             # Averaged alpha would thin out masks (nets, leaves) with distance: they get no mipmaps.
-            masked = batch.alpha_mode == "MASK"
-            if (id(batch.texture), masked) not in textures:
-                height, width = batch.texture.shape[:2]
-                rows_from_bottom = np.ascontiguousarray(batch.texture[::-1]).tobytes()
+            masked = group.alpha_mode == "MASK"
+            if (id(group.texture), masked) not in textures:
+                height, width = group.texture.shape[:2]
+                rows_from_bottom = np.ascontiguousarray(group.texture[::-1]).tobytes()
                 texture = owned(
                     gl.texture((width, height), 4, rows_from_bottom, internal_format=SRGB8_ALPHA8)
                 )
                 if not masked:
                     texture.build_mipmaps()
                 texture.filter = gl.LINEAR if masked else gl.LINEAR_MIPMAP_LINEAR, gl.LINEAR
-                textures[id(batch.texture), masked] = texture
-            self.texture = textures[id(batch.texture), masked]
+                textures[id(group.texture), masked] = texture
+            self.texture = textures[id(group.texture), masked]
 
     def set_camera(self, clip_from_world: np.ndarray, eye: np.ndarray) -> None:
         """Look from here in what is drawn next."""
@@ -243,7 +243,7 @@ class _Upload:
 
     def draw_surface(self) -> None:
         """Draw everything that counts as surface."""
-        self._draw(self.vertex_arrays[1], max(self.batch.alpha_cutoff, MIN_ALPHA), NO_MAX_ALPHA)
+        self._draw(self.vertex_arrays[1], max(self.group.alpha_cutoff, MIN_ALPHA), NO_MAX_ALPHA)
 
     def _draw(self, vertex_array: Any, min_alpha: float, max_alpha: float) -> None:
         if "min_alpha" in vertex_array.program:
@@ -255,14 +255,14 @@ class _Upload:
 
 
 def _far_to_near(uploads: list[_Upload], viewmat: np.ndarray) -> list[_Upload]:
-    """Order of drawing: solid batches, then BLEND batches and their triangles from far to near."""
-    solid = [upload for upload in uploads if upload.batch.alpha_mode != "BLEND"]
+    """Order of drawing: solid groups, then BLEND groups and their triangles from far to near."""
+    solid = [upload for upload in uploads if upload.group.alpha_mode != "BLEND"]
     blended = []
     for upload in uploads:
-        if upload.batch.alpha_mode == "BLEND":
-            centres = upload.batch.vertices[upload.batch.faces].mean(axis=1)
+        if upload.group.alpha_mode == "BLEND":
+            centres = upload.group.vertices[upload.group.faces].mean(axis=1)
             z = centres @ viewmat[2, :3]
-            faces = upload.batch.faces[np.argsort(-z, kind="stable")]
+            faces = upload.group.faces[np.argsort(-z, kind="stable")]
             upload.index_buffer.write(faces.astype("i4").tobytes())
             blended.append((float(z.mean()), upload))
     return solid + [upload for _, upload in sorted(blended, key=lambda entry: -entry[0])]

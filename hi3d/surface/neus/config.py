@@ -43,43 +43,43 @@ class NeusConfig:
     """What is fitted. `rays_per_step` and the settings from `lambda_curvature` on are the grid's;
     the networks have theirs in `network` and need thousands of steps."""
     steps: int = 2200
-    """1 or more."""
+    """1 to 1e7."""
     rays_per_step: int = 4096
-    """1 or more."""
+    """1 to 1e6."""
     image_resolution: int = 256
-    """Larger images are averaged down to this height, 8 or more: finer pixels than voxels only add
+    """Larger images are averaged down to this height, 8 to 4096: finer pixels than voxels only add
     noise."""
     resolutions: list[int] = dataclasses.field(default_factory=lambda: [32, 64, 128])
     """Grid vertices a side, coarse to fine, 8 to 512."""
     resolution_starts: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.45, 0.65])
     """Share of the steps at which each resolution starts, rising from 0 to below 1."""
     hull_tolerance: int = 0
-    """How many views may show background at a point of the initial hull, 0 or more."""
+    """How many views may show background at a point of the initial hull, 0 to 1e4."""
     inv_s_floor: float = 800.0
-    """The learned sharpness `inv_s`, per unit length, is kept above a schedule up to this; 0 =
-    learned alone, as in the paper."""
+    """The learned sharpness `inv_s`, per unit length, is kept above a schedule up to this, 0 to
+    1e6; 0 = learned alone, as in the paper."""
     lambda_curvature: list[float] = dataclasses.field(default_factory=lambda: [0.003, 0.03])
-    """First and last value, 0 or more. Between them it changes exponentially."""
+    """First and last value, 0 to 1e6. Between them it changes exponentially."""
     lambda_bending: list[float] = dataclasses.field(default_factory=lambda: [0.01, 0.003])
-    """Of curvature over three voxels to each side, first and last, 0 or more: against dents in
+    """Of curvature over three voxels to each side, first and last, 0 to 1e6: against dents in
     textureless panels. Too much of it at first keeps cavities closed."""
     lambda_color_smoothness: list[float] = dataclasses.field(default_factory=lambda: [1.0, 0.003])
-    """First and last, 0 or more. Where colours cannot vary much, the shape has to explain the
+    """First and last, 0 to 1e6. Where colours cannot vary much, the shape has to explain the
     images: cavities open up that a painted lid would hide."""
     regularized_vertices: int = 32768
-    """Random vertices at which a step evaluates the regularisers, 1 or more."""
+    """Random vertices at which a step evaluates the regularisers, 1 to 1e7."""
     backend: NeusBackend = NeusBackend.auto
     """Which code computes a step of the grid: auto, native or torch."""
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("steps", 1), ("rays_per_step", 1), ("image_resolution", 8), ("hull_tolerance", 0),
-            ("inv_s_floor", 0), ("regularized_vertices", 1),
+        for name, least, most in (
+            ("steps", 1, 1e7), ("rays_per_step", 1, 1e6), ("image_resolution", 8, 4096),
+            ("hull_tolerance", 0, 1e4), ("inv_s_floor", 0, 1e6), ("regularized_vertices", 1, 1e7),
         ):  # fmt: skip
-            check_number(f"neus.{name}", getattr(self, name), least)
+            check_number(f"neus.{name}", getattr(self, name), least, most)
         for name in ("lambda_curvature", "lambda_bending", "lambda_color_smoothness"):
-            check_numbers(f"neus.{name}", getattr(self, name), 2, 0)
+            check_numbers(f"neus.{name}", getattr(self, name), 2, 0, 1e6)
         check_numbers("neus.resolutions", self.resolutions, None, 8, 512)
         starts = self.resolution_starts
         check_numbers("neus.resolution_starts", starts, len(self.resolutions), 0, 1)

@@ -30,18 +30,18 @@ class NetworkConfig:
     """Sizes and rates of the original MLP; the defaults are NeuS's own."""
 
     rays_per_step: int = 512
-    """1 or more."""
+    """1 to 1e6."""
     lr: float = 5e-4
-    """Adam step, above 0, with a warm-up of 5 % and a cosine to a twentieth."""
+    """Adam step, 1e-8 to 1, with a warm-up of 5 % and a cosine to a twentieth."""
     layers: int = 8
-    """Hidden layers of the signed distance, 1 or more; from 4 on with the input again in the
+    """Hidden layers of the signed distance, 1 to 64; from 4 on with the input again in the
     middle."""
     size: int = 256
-    """Width of the hidden layers, 1 or more."""
+    """Width of the hidden layers, 1 to 4096."""
 
     def __post_init__(self) -> None:
-        for name in ("rays_per_step", "layers", "size"):
-            check_number(f"neus.network.{name}", getattr(self, name), 1)
+        for name, most in (("rays_per_step", 1e6), ("layers", 64), ("size", 4096)):
+            check_number(f"neus.network.{name}", getattr(self, name), 1, most)
         check_number("neus.network.lr", self.lr, 1e-8, 1)
 
 

@@ -9,7 +9,7 @@ from hi3d.assets.parts import AlphaMode, ObjectPart
 
 
 @dataclass(frozen=True)
-class Batch:
+class MaterialGroup:
     """Triangles that share texture and alpha mode; all colour factors lie at the vertices."""
 
     vertices: np.ndarray  # [V, 3] float32
@@ -28,7 +28,7 @@ class Batch:
     """Points with a smaller alpha do not exist; 0 where the mode is not MASK."""
 
 
-def batches(parts: Iterable[ObjectPart]) -> list[Batch]:
+def material_groups(parts: Iterable[ObjectPart]) -> list[MaterialGroup]:
     """Group parts by texture and alpha mode, BLEND last."""
     groups: dict[tuple, list[ObjectPart]] = {}
     for part in parts:
@@ -40,11 +40,11 @@ def batches(parts: Iterable[ObjectPart]) -> list[Batch]:
     ]
 
 
-def _joined(parts: list[ObjectPart], alpha_cutoff: float) -> Batch:
-    """One batch of parts that agree in texture and alpha mode."""
+def _joined(parts: list[ObjectPart], alpha_cutoff: float) -> MaterialGroup:
+    """One group of parts that agree in texture and alpha mode."""
     offsets = np.cumsum([0] + [len(part.vertices) for part in parts])
     uvs = [np.zeros((len(p.vertices), 2)) if p.uvs is None else p.uvs for p in parts]
-    return Batch(
+    return MaterialGroup(
         np.concatenate([part.vertices for part in parts]).astype(np.float32),
         np.concatenate(
             [part.faces + offset for part, offset in zip(parts, offsets, strict=False)]

@@ -1,0 +1,1 @@
+"""Networks, checkpoints and conditions of the code that Hi3D's authors released."""

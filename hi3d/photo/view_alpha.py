@@ -1,0 +1,156 @@
+"""Opacity of generated views, which the diffusion model paints over a nearly white ground.
+
+White alone does not tell background: objects are white, and haze around an object is not. So the
+threshold is found in each view by the contour that it draws, which is a step in brightness for an
+object's edge and a slope for haze, whatever the object's own brightness is.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+NUM_THRESHOLDS = 22
+RING_SHARE = 0.02  # width of the border that is taken for background, of the image's side
+CONTRAST_WIDTH = 2  # pixels to each side of a contour over which its step is measured
+AREA_EXPONENT = 0.15  # a small part of sharp contrast does not outweigh a large one
+MIN_AREA = 1e-3  # of the image; below it a contour is noise
+MIN_HOLE = 6  # pixels
+EDGE_WIDTH = 3  # pixels at a contour whose opacity is below 1
+MIN_ISLAND_SHARE = 0.03  # islands below this share of the largest are dropped
+GREY_LEVEL = 1 / 255
+WHITE_PARTS_SHARE = 0.02
+"""Of the photo's object; where more of it looks like background, so may its other sides."""
+
+
+def views_alpha(rgb: Tensor, reference_alpha: Tensor | None = None) -> Tensor:
+    """Opacity of the views of an orbit.
+
+    Args:
+        rgb: [V, 3, H, W] in [0, 1] over white, on the CPU; view 0 is that of the photo.
+        reference_alpha: [1, H', W'] in [0, 1], the photo's own: view 0's opacity, and the evidence
+            of whether the object has parts as white as the background. None: view 0 is one as the
+            others, and what looks like background through the object is a hole.
+
+    Returns:
+        [V, 1, H, W] in [0, 1]. A view in which nothing stands out takes the photo's opacity,
+        mirrored behind the object, rather than being empty.
+    """
+    if reference_alpha is None:
+        return torch.stack([view_alpha(view) for view in rgb])
+    size = rgb.shape[-2:]
+    front = F.interpolate(reference_alpha[None].float().cpu(), size, mode="area")[0]
+    with_holes = view_alpha(rgb[0])
+    lost = ((front > 0.5) & (with_holes < 0.5)).sum() / (front > 0.5).sum().clamp_min(1)
+    views = [view_alpha(view, open_holes=bool(lost <= WHITE_PARTS_SHARE)) for view in rgb[1:]]
+    num_views = len(rgb)
+    for number, alpha in enumerate(views, start=1):
+        if not (alpha > 0.5).any():
+            behind = num_views <= 4 * number <= 3 * num_views
+            views[number - 1] = front.flip(-1) if behind else front
+    return torch.stack([front, *views])
+
+
+def view_alpha(rgb: Tensor, open_holes: bool = True) -> Tensor:
+    """Opacity of one view over a nearly white ground.
+
+    Args:
+        rgb: [3, H, W] in [0, 1], on the CPU.
+        open_holes: whether what looks like background inside the object is a hole; otherwise it is
+            a part as white as the background.
+
+    Returns:
+        [1, H, W] in [0, 1]; 0 everywhere if nothing stands out.
+    """
+    deviation = (1 - rgb.amin(0)).numpy()
+    noise = float(np.median(_ring(deviation)))
+    background = _best_background(deviation, noise)
+    if background is None:
+        return torch.zeros_like(rgb[:1])
+    background = _without_islands(background)
+    if open_holes:
+        background = background | _holes(deviation, background, noise)
+    return torch.from_numpy(_softened(deviation, ~background))[None]
+
+
+def _ring(deviation: np.ndarray) -> np.ndarray:
+    """What lies along the border. [N]"""
+    width = max(2, round(RING_SHARE * deviation.shape[1]))
+    inner = np.zeros(deviation.shape, bool)
+    inner[width:-width, width:-width] = True
+    return deviation[~inner]
+
+
+def _best_background(deviation: np.ndarray, noise: float) -> np.ndarray | None:
+    """The background [H, W] whose contour is the sharpest step; None where nothing stands out."""
+    logarithm = np.log(deviation + max(noise, GREY_LEVEL))
+    best, found = -math.inf, None
+    for threshold in np.geomspace(_lowest_threshold(noise), 0.5, NUM_THRESHOLDS):
+        background = _joined_to_border(deviation < threshold)
+        area = 1 - background.mean()
+        if area < MIN_AREA:
+            continue
+        score = _contrast(logarithm, background) + AREA_EXPONENT * math.log(area)
+        if score > best:
+            best, found = score, background
+    return found
+
+
+def _lowest_threshold(noise: float) -> float:
+    return max(1.5 * noise, 0.6 * GREY_LEVEL)
+
+
+def _joined_to_border(mask: np.ndarray) -> np.ndarray:
+    labels, _ = ndimage.label(mask)
+    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    return np.isin(labels, np.unique(edge[edge > 0]))
+
+
+def _contrast(logarithm: np.ndarray, background: np.ndarray) -> float:
+    """Mean step of the logarithm across the contour, inside less outside."""
+    foreground = ~background
+    contour = foreground & ndimage.binary_dilation(background)
+    if not contour.any():  # the object fills the image
+        return -math.inf
+    inside, outside = (
+        _local_mean(logarithm, side, 2 * CONTRAST_WIDTH + 1) for side in (foreground, background)
+    )
+    return float((inside - outside)[contour].mean())
+
+
+def _local_mean(values: np.ndarray, mask: np.ndarray, width: int) -> np.ndarray:
+    """Mean of the values inside a mask, over boxes of a width; 0 where there are none."""
+    share = ndimage.uniform_filter(mask.astype(np.float32), width)
+    total = ndimage.uniform_filter(np.where(mask, values, 0).astype(np.float32), width)
+    return total / np.maximum(share, 1e-6)
+
+
+def _without_islands(background: np.ndarray) -> np.ndarray:
+    labels, count = ndimage.label(~background)
+    if count < 2:
+        return background
+    sizes = np.bincount(labels.ravel())[1:]
+    kept = np.flatnonzero(sizes >= MIN_ISLAND_SHARE * sizes.max()) + 1
+    return ~np.isin(labels, kept)
+
+
+def _holes(deviation: np.ndarray, background: np.ndarray, noise: float) -> np.ndarray:
+    """Regions inside the object that are as white as the background. [H, W] bool"""
+    labels, count = ndimage.label(~background & (deviation < _lowest_threshold(noise)))
+    if count == 0:
+        return np.zeros_like(background)
+    sizes = np.bincount(labels.ravel())
+    large = np.flatnonzero(sizes >= MIN_HOLE)
+    return np.isin(labels, large[large > 0])
+
+
+def _softened(deviation: np.ndarray, foreground: np.ndarray) -> np.ndarray:
+    """Pixels at the contour are as opaque as they deviate, against the object beside them."""
+    inside = ndimage.binary_erosion(foreground, iterations=2)
+    level = _local_mean(deviation, inside, 4 * EDGE_WIDTH + 3)
+    edge = foreground & ndimage.binary_dilation(~foreground, iterations=EDGE_WIDTH) & (level > 1e-4)
+    soft = np.clip(deviation / np.maximum(level, 1e-4), 0, 1)
+    return np.where(edge, soft, foreground).astype(np.float32)

@@ -1,0 +1,73 @@
+"""Mesh files of other units, axes and formats are scored in the coordinates of the protocol."""
+
+import math
+
+import numpy as np
+import pytest
+import trimesh
+
+from hi3d.config import load_config
+from hi3d.errors import InputError
+from hi3d.evaluation.mesh_files import MeshFilesConfig, read_mesh, score_mesh_files
+
+SIDES = (1.0, 0.5, 0.25)
+QUICK = ["num_samples=3000", "resolution=32"]
+
+
+def write(folder, name: str, scale: float = 1.0, shift=(0, 0, 0), y_up: bool = False):
+    mesh = trimesh.creation.box(SIDES, trimesh.transformations.translation_matrix((0, 0, 0)))
+    mesh.apply_scale(scale)
+    mesh.apply_translation(shift)
+    if y_up:
+        mesh.apply_transform(trimesh.transformations.rotation_matrix(-math.pi / 2, (1, 0, 0)))
+    mesh.export(folder / name)
+    return folder / name
+
+
+def scores(pred, gt, *overrides: str):
+    return score_mesh_files(pred, gt, load_config(MeshFilesConfig, None, [*QUICK, *overrides]))
+
+
+def test_a_truth_in_other_units_is_normalised_and_told(tmp_path):
+    pred = write(tmp_path, "pred.ply")
+    gt = write(tmp_path, "gt.ply", 270.0, (0, 0, 34.0))
+    found, line = scores(pred, gt)
+    assert found.volume_iou == 1
+    assert line == "truth centered from (0, 0, 34) and divided by 270"
+    with pytest.raises(InputError, match="true mesh reaches 135"):
+        scores(pred, gt, "normalize_gt=false")
+    assert "is centered with longest side 1" in scores(pred, pred)[1]
+
+
+def test_a_prediction_in_millimeters_is_one_line(tmp_path):
+    pred, gt = write(tmp_path, "mm.ply", 1000.0), write(tmp_path, "gt.ply")
+    with pytest.raises(InputError, match=r"predicted mesh reaches 500, outside the cube"):
+        scores(pred, gt)
+    assert scores(pred, gt, "normalize_pred=true")[0].volume_iou == 1
+
+
+def test_the_upward_axis_is_an_option(tmp_path):
+    gt = write(tmp_path, "gt.ply")
+    z_up = write(tmp_path, "z_up.obj")  # OBJ is taken as y up
+    assert scores(z_up, gt)[0].volume_iou < 0.6
+    assert scores(z_up, gt, "up=z")[0].volume_iou == 1
+    y_up = write(tmp_path, "y_up.ply", y_up=True)
+    assert scores(gt, y_up, "gt_up=y")[0].volume_iou == 1
+    with pytest.raises(InputError, match="up is x: give one of y, z"):
+        scores(gt, gt, "up=x")
+
+
+@pytest.mark.parametrize("name", ["a.stl", "a.off", "a.glb", "a.obj", "a.ply"])
+def test_every_format_is_read(name, tmp_path):
+    mesh = read_mesh(write(tmp_path, name), "z")
+    sides = (mesh.vertices.amax(0) - mesh.vertices.amin(0)).numpy()
+    np.testing.assert_allclose(sides, SIDES, atol=1e-5)
+
+
+def test_files_that_are_no_meshes_are_one_line(tmp_path):
+    for name, message in (("a.stl", "read mesh|no triangles"), ("a.xyz", "give one of .glb")):
+        (tmp_path / name).write_text("nothing")
+        with pytest.raises(InputError, match=message):
+            read_mesh(tmp_path / name, None)
+    with pytest.raises(InputError, match="no mesh file"):
+        read_mesh(tmp_path / "missing.off", None)
