@@ -9,9 +9,9 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor
 
-from hi3d.diffusion.conditioning import encode_frames, scaled_latents
-from hi3d.diffusion.edm import loss_denoising, randn, sample_sigma
-from hi3d.diffusion.sampling import OrbitCondition, conditioned_network
+from hi3d.diffusion.conditioning import decode_orbit, encode_frames, scaled_latents
+from hi3d.diffusion.edm import karras_sigmas, loss_denoising, randn, sample_sigma
+from hi3d.diffusion.sampling import OrbitCondition, conditioned_network, sample_orbit_latents
 from hi3d.diffusion.unet import build_unet
 from hi3d.diffusion.weights import (
     load_network,
@@ -50,6 +50,7 @@ class DiffusionModule(TrainingModule):
         choose_trainable(network, experiment.trainable, experiment.lora)
         super().__init__(experiment, network)
         self.adapters: dict[str, Tensor] = {}
+        self.losses_of_videos: dict[str, Tensor] = {}
         self.freeze(**frozen)
         if experiment.gradient_checkpointing:
             self.network.enable_gradient_checkpointing()
@@ -97,10 +98,12 @@ class DiffusionModule(TrainingModule):
             [B, T, C, h, w].
         """
         vae = self.frozen["vae"]
-        mean, std = encode_frames(vae, batch["rgb"])
+        mean, std = encode_frames(vae, batch["rgb"], self.experiment.frames_per_pass)
         noise = randn(std.shape, self.generators("posterior", len(std))).to(std)
         latents = (mean + std * noise) * vae.config.scaling_factor
-        return latents if condition.base is None else latents - scaled_latents(vae, condition.base)
+        if condition.base is None:
+            return latents
+        return latents - scaled_latents(vae, condition.base, self.experiment.frames_per_pass)
 
     def noise_aug_strength(self, batch_size: int) -> Tensor:
         """ln noise_aug_strength ~ N(mean, std^2), one per video. [B]"""
@@ -148,7 +151,9 @@ class DiffusionModule(TrainingModule):
         network = conditioned_network(self.network, condition)
         noise = self.noise(latents)
         weights = self.loss_weights(latents)
-        loss = loss_denoising(network, latents, noise, sigma, weights).mean()
+        losses = loss_denoising(network, latents, noise, sigma, weights)
+        self.losses_of_videos = {"sigma": sigma, "loss": losses.detach()}
+        loss = losses.mean()
         self.log_losses("train", {"loss_denoising": loss}, len(latents))
         return loss
 
@@ -165,6 +170,26 @@ class DiffusionModule(TrainingModule):
             losses[f"loss_sigma_{sigma:g}"] = loss
         losses["loss_denoising"] = torch.stack(list(losses.values())).mean()
         self.log_losses("val", losses, len(latents))
+
+    @torch.no_grad()
+    def sample(self, batch: Batch, steps: int, sigma_max: float) -> Tensor:
+        """Sample the orbits of a batch, without guidance.
+
+        Args:
+            batch: of true orbits, of which the condition is made.
+            steps: of the sampler.
+            sigma_max: first noise level.
+
+        Returns:
+            [B, T, 3, H, W] in [0, 1].
+        """
+        condition = self.condition(batch)
+        sigmas = karras_sigmas(steps, sigma_max=sigma_max)
+        scales = torch.ones(batch["rgb"].shape[1])
+        generators = self.generators("samples", len(batch["rgb"]))
+        latents = sample_orbit_latents(self.network, condition, sigmas, scales, generators)
+        chunk_size = self.experiment.frames_per_pass
+        return decode_orbit(self.frozen["vae"], latents, condition.base, chunk_size)
 
     def exported_network(self) -> Any:
         """As any, with adapters merged; where there are some, `export` also writes them alone."""

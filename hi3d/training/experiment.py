@@ -110,6 +110,10 @@ class TrainerConfig:
     """Optimiser steps between checkpoints."""
     log_every: int = 20
     """Optimiser steps between lines of the log."""
+    logger: str = "tensorboard"
+    """tensorboard (files in `logs/`) or wandb."""
+    hardware: str = "A100"
+    """Device for which `dry_run` projects the days: one of those that it names."""
     num_threads: int | None = None
     """CPU threads of torch; None leaves torch's default."""
 
@@ -130,6 +134,8 @@ class Experiment:
     seed: int = 0
     resume: str | None = None
     """`last`, or the path of a checkpoint."""
+    dry_run: bool = False
+    """Build all, take two steps, tell memory and days, and write nothing else."""
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -153,6 +159,25 @@ class DiffusionConfig:
 
 
 @dataclass
+class SamplesConfig:
+    """Orbits that are sampled while training, of the first validation objects, with their truth."""
+
+    every: int | None = None
+    """Optimiser steps between samples; None samples none."""
+    orbits: int = 2
+    """Objects."""
+    steps: int = 25
+    sigma_max: float = 700.0
+    """Steps and first noise level of the sampler, without guidance."""
+
+    def __post_init__(self) -> None:
+        for name in ("every", "orbits", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"samples.{name}={value}: give a number of at least 1")
+
+
+@dataclass
 class DiffusionExperiment(Experiment):
     """What both stages have."""
 
@@ -164,6 +189,8 @@ class DiffusionExperiment(Experiment):
     """Model folder of the image encoder, where `init_from` has none."""
     elevation_estimator: str | None = None
     """Model folder of the elevation estimator, which is only passed on to the exported folder."""
+    frames_per_pass: int = 16
+    """Frames that the VAE and the depth model take together: fewer need less memory."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, much less memory."""
     trainable: Any = "all"
@@ -175,7 +202,13 @@ class DiffusionExperiment(Experiment):
     """Size of a UNet trained from scratch; unused with `init_from`."""
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
 
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
+
     def __post_init__(self) -> None:
+        if self.samples.every is not None and self.data.val is None:
+            raise InputError("samples.every needs orbits to sample: set data.val, or leave it out")
+        if self.frames_per_pass < 1:
+            raise InputError(f"frames_per_pass={self.frames_per_pass}: give at least 1")
         if self.trainable != LORA:
             patterns_of(self.trainable)
 

@@ -167,6 +167,7 @@ class TrainingModule(pl.LightningModule, ABC):
         """
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         norm = whole(torch.nn.utils.get_total_norm(gradients))
+        self.log("train/gradient_norm", norm)
         finite = self._losses_are_finite and bool(norm.isfinite())
         if self.trainer.world_size > 1:
             finite = self.trainer.strategy.reduce_boolean_decision(finite)

@@ -35,6 +35,7 @@ class Stage1Module(DiffusionModule):
             batch["rgb"].shape[1],
             self.base_video(reference, elevation_deg),
             self.generators("noise_aug", len(reference)),
+            self.experiment.frames_per_pass,
         )
 
     def base_video(self, reference: Tensor, elevation_deg: Tensor) -> Tensor | None:

@@ -124,6 +124,7 @@ class Stage2Module(DiffusionModule):
             self.noise_aug_strength(len(orbit)),
             base,
             self.generators("noise_aug", len(orbit)),
+            self.experiment.frames_per_pass,
         )
 
     def coarse_and_base(self, batch: Batch) -> tuple[Tensor, Tensor | None]:

@@ -40,6 +40,12 @@ def assert_same(first: Any, second: Any) -> None:
         assert first == second
 
 
+def mean_distance(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    """Of all weights; where a gradient is about 0 Adam's first steps have a sign by chance."""
+    assert first.keys() == second.keys()
+    return torch.cat([(first[name] - second[name]).abs().flatten() for name in first]).mean().item()
+
+
 def test_draws_depend_on_each_part_of_their_key():
     keys = [
         (0, "noise", "train", 3, 0),
@@ -140,8 +146,7 @@ def test_two_processes_train_as_one_with_both_batches(config, orbits, tiny_model
         assert (zero["loss"] + other["loss"]) / 2 == pytest.approx(both["loss"], rel=1e-4)
     assert len({entry["loss"] for entry in first}) == 4
     weights, expected = (load(tmp_path / run)["state_dict"] for run in ("two", "one"))
-    for name, value in expected.items():
-        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-4)
+    assert mean_distance(weights, expected) < 1e-5  # four steps of 1e-3 move them by far more
 
 
 def test_validation_draws_alike_every_time(orbits, tiny_models, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["hi3d.nano.tasks", "hi3d.training.trainer"])
-TIMEOUT_S = 240
+TIMEOUT_S = 540
 
 
 def start(words: list[str], log: Path, **environment: str) -> BaseProcess:
