@@ -52,6 +52,11 @@ class OrbitDataModule(pl.LightningDataModule):
         loader.batches_in_flight = self._batches_in_flight
         return loader
 
+    def in_order(self) -> OrbitLoader:
+        """The training orbits of this process, once and in stored order."""
+        orbits = self._open(self.config.train, train=False)
+        return self._loader(orbits, train=False)
+
     def val_dataloader(self) -> OrbitLoader | list:
         """In order; empty where there is no validation set."""
         return self._loader(self.val_orbits, train=False) if self.val_orbits else []

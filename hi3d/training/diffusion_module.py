@@ -20,9 +20,11 @@ from hi3d.diffusion.weights import (
     svd_scheduler,
     write_model_index,
 )
+from hi3d.errors import InputError
 from hi3d.training.average import whole
 from hi3d.training.experiment import DiffusionExperiment
 from hi3d.training.module import Batch, TrainingModule
+from hi3d.training.scaling.latent_cache import LatentCache, cache_key
 from hi3d.training.scaling.trainable import LORA, choose_trainable, merged, save_adapter
 
 VALIDATION_SIGMAS = (0.3, 1.0, 3.0, 10.0, 40.0)
@@ -52,8 +54,23 @@ class DiffusionModule(TrainingModule):
         self.adapters: dict[str, Tensor] = {}
         self.losses_of_videos: dict[str, Tensor] = {}
         self.freeze(**frozen)
+        self.latents = self.open_latents()
         if experiment.gradient_checkpointing:
             self.network.enable_gradient_checkpointing()
+
+    def open_latents(self) -> LatentCache | None:
+        """The cached latents, if there are any.
+
+        Raises:
+            InputError: they are of other networks or sizes, or orbits are augmented.
+        """
+        experiment = self.experiment
+        if experiment.latents is None:
+            return None
+        if type(self).augmented is not DiffusionModule.augmented:
+            raise InputError(f"latents: task {experiment.task} augments orbits, leave it out")
+        key = cache_key(self.frozen["vae"], experiment.data.resolution, experiment.data.num_views)
+        return LatentCache(experiment.latents, key)
 
     def load_frozen(self, experiment: DiffusionExperiment) -> dict[str, Any]:
         """The networks that are used and not trained, the optional one if given."""
@@ -98,7 +115,10 @@ class DiffusionModule(TrainingModule):
             [B, T, C, h, w].
         """
         vae = self.frozen["vae"]
-        mean, std = encode_frames(vae, batch["rgb"], self.experiment.frames_per_pass)
+        if self.latents is not None and all(uid in self.latents for uid in batch["uid"]):
+            mean, std = (value.to(batch["rgb"]) for value in self.latents.posterior(batch["uid"]))
+        else:
+            mean, std = encode_frames(vae, batch["rgb"], self.experiment.frames_per_pass)
         noise = randn(std.shape, self.generators("posterior", len(std))).to(std)
         latents = (mean + std * noise) * vae.config.scaling_factor
         if condition.base is None:

@@ -189,6 +189,8 @@ class DiffusionExperiment(Experiment):
     """Model folder of the image encoder, where `init_from` has none."""
     elevation_estimator: str | None = None
     """Model folder of the elevation estimator, which is only passed on to the exported folder."""
+    latents: str | None = None
+    """Folder that scripts/cache_latents.py wrote for these orbits; others are encoded each time."""
     frames_per_pass: int = 16
     """Frames that the VAE and the depth model take together: fewer need less memory."""
     gradient_checkpointing: bool = False
@@ -207,6 +209,8 @@ class DiffusionExperiment(Experiment):
     def __post_init__(self) -> None:
         if self.samples.every is not None and self.data.val is None:
             raise InputError("samples.every needs orbits to sample: set data.val, or leave it out")
+        if self.latents is not None and self.data.random_start:
+            raise InputError("latents are cached from view 0 on: set data.random_start=false")
         if self.frames_per_pass < 1:
             raise InputError(f"frames_per_pass={self.frames_per_pass}: give at least 1")
         if self.trainable != LORA:

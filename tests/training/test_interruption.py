@@ -13,11 +13,17 @@ from hi3d.training.interruption import SLURM_JOB, NonFiniteError, StopOnSignal
 from hi3d.training.module import TrainingModule
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_random_state import assert_same, load
+from test_random_state import FEW_VIEWS, assert_same, load
 from test_training import CONFIGS, build_module, debug_experiment, debug_overrides, train
 from training_process import finish, recorded, start, start_ranks
 
-ANY = ["optim.ema_decay=0.5", "trainer.max_steps=4", "data.batch_size=1", "trainer.val_batches=1"]
+ANY = [
+    *FEW_VIEWS,
+    "optim.ema_decay=0.5",
+    "trainer.max_steps=4",
+    "data.batch_size=1",
+    "trainer.val_batches=1",
+]
 ANY += ["trainer.checkpoint_every=3", "optim.schedule=constant"]
 
 
@@ -57,7 +63,7 @@ def whole(orbits, tiny_models, tmp_path_factory):
     """Weights of a training that nothing disturbs."""
     run = tmp_path_factory.mktemp("whole")
     more = [*ANY, "trainer.val_every=2"]
-    train(debug_experiment("nano/stage1.yaml", orbits, tiny_models, run, *more))
+    train(debug_experiment("stage1.yaml", orbits, tiny_models, run, *more))
     return load(run)["state_dict"]
 
 
@@ -75,7 +81,7 @@ def test_signals_leave_a_checkpoint(
 ):
     def experiment(*more):
         more = (*ANY, "trainer.val_every=2", *more)
-        return debug_experiment("nano/stage1.yaml", orbits, tiny_models, tmp_path / "run", *more)
+        return debug_experiment("stage1.yaml", orbits, tiny_models, tmp_path / "run", *more)
 
     weights: dict[str, torch.Tensor] = {}
     before = signal.getsignal(number)
@@ -98,7 +104,7 @@ def test_slurm_puts_the_training_in_the_queue_again(
     slurm, whole, orbits, tiny_models, tmp_path, monkeypatch
 ):
     more = [*ANY, "trainer.val_every=2"]
-    experiment = debug_experiment("nano/stage1.yaml", orbits, tiny_models, tmp_path / "run", *more)
+    experiment = debug_experiment("stage1.yaml", orbits, tiny_models, tmp_path / "run", *more)
     with monkeypatch.context() as patch:
         strike_at_step_two(signal.SIGUSR1, {}, patch, "on_train_batch_end")
         with pytest.raises(SystemExit) as caught:
@@ -140,12 +146,17 @@ def test_one_process_with_a_signal_stops_all(orbits, tiny_models, tmp_path):
 
 
 def test_loss_that_is_no_number(orbits, tiny_models, tmp_path):
-    more = ["diffusion.sigma_log_mean=.nan", "trainer.max_steps=9", "optim.max_skipped=3"]
+    more = [
+        *FEW_VIEWS,
+        "diffusion.sigma_log_mean=.nan",
+        "trainer.max_steps=9",
+        "optim.max_skipped=3",
+    ]
     run = tmp_path / "run"
-    settings = debug_overrides("nano/stage1.yaml", orbits, tiny_models, run, *more)
+    settings = debug_overrides("stage1.yaml", orbits, tiny_models, run, *more)
     (run / "model").mkdir(parents=True)
     (run / "model/kept").touch()
-    words = ["--config", CONFIGS / "nano/stage1.yaml", *settings, "trainer.val_every=9"]
+    words = ["--config", CONFIGS / "stage1.yaml", *settings, "trainer.val_every=9"]
     assert finish(start(words, tmp_path / "log")) == 1
     last_line = (tmp_path / "log").read_text().strip().splitlines()[-1]
     assert last_line.startswith("error: loss or gradient was NaN or infinite in 3 steps in a row")
@@ -162,8 +173,8 @@ def test_one_bad_step_is_skipped(orbits, tiny_models, tmp_path, monkeypatch):
         step(module, optimizer)
 
     monkeypatch.setattr(TrainingModule, "on_before_optimizer_step", spoil)
-    more = ["trainer.max_steps=3", "data.val=null"]
-    train(debug_experiment("nano/stage1.yaml", orbits, tiny_models, tmp_path / "run", *more))
+    more = [*FEW_VIEWS, "trainer.max_steps=3", "data.val=null"]
+    train(debug_experiment("stage1.yaml", orbits, tiny_models, tmp_path / "run", *more))
     assert load(tmp_path / "run")["hi3d"]["num_skipped"] == 1
     assert not all(torch.equal(a, b) for a, b in zip(seen[0], seen[1], strict=True))
     assert all(torch.equal(a, b) for a, b in zip(seen[1], seen[2], strict=True))
@@ -174,7 +185,7 @@ def test_too_many_bad_steps_leave_the_checkpoint(orbits, tiny_models, tmp_path, 
 
     def spoil(module, optimizer):
         if module.trainer.global_step >= 2:
-            next(module.network.parameters()).grad.fill_(torch.nan)
+            next(p for p in module.network.parameters() if p.grad is not None).grad.fill_(torch.nan)
         step(module, optimizer)
 
     monkeypatch.setattr(TrainingModule, "on_before_optimizer_step", spoil)
@@ -186,8 +197,8 @@ def test_too_many_bad_steps_leave_the_checkpoint(orbits, tiny_models, tmp_path, 
 
 
 def test_average_is_of_the_weights_after_the_step(orbits, tiny_models, tmp_path):
-    more = ("optim.ema_decay=0.000001", "trainer.max_steps=2", "data.val=null")
-    train(debug_experiment("nano/stage1.yaml", orbits, tiny_models, tmp_path / "run", *more))
+    more = (*FEW_VIEWS, "optim.ema_decay=0.000001", "trainer.max_steps=2", "data.val=null")
+    train(debug_experiment("stage1.yaml", orbits, tiny_models, tmp_path / "run", *more))
     checkpoint = load(tmp_path / "run")
     for name, average in checkpoint["ema"]["average"].items():
         weights = checkpoint["state_dict"][f"network.{name}"]
@@ -195,5 +206,6 @@ def test_average_is_of_the_weights_after_the_step(orbits, tiny_models, tmp_path)
 
 
 def test_without_a_decay_there_is_no_average(orbits, tiny_models, tmp_path):
-    experiment = debug_experiment("nano/vae.yaml", orbits, tiny_models, tmp_path)
+    more = "optim.ema_decay=0"
+    experiment = debug_experiment("nano/vae.yaml", orbits, tiny_models, tmp_path, more)
     assert build_module(experiment).average is None

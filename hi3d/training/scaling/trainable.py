@@ -58,7 +58,7 @@ def choose_trainable(network: nn.Module, trainable: Any, lora: LoraConfig) -> No
         return
     patterns = patterns_of(trainable)
     names = [name for name, _ in network.named_parameters()]
-    for pattern in patterns if trainable not in PARTS else ():
+    for pattern in () if isinstance(trainable, str) else patterns:
         if not any(re.search(pattern, name) for name in names):
             raise InputError(
                 f"trainable: no parameter has '{pattern}' in its name, such as {names[0]}"
