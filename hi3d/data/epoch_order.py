@@ -51,6 +51,18 @@ class Share:
         first = self.rank * length
         return tape[np.arange(first, first + length) % max(len(tape), 1)]
 
+    def deal(self, tape: np.ndarray) -> np.ndarray:
+        """This process's orbits where step after step is dealt from an epoch's `tape` [N].
+
+        All processes together see in each step what one with their batches' sum would see.
+        """
+        length = self.num_orbits(len(tape))
+        dealt = tape[np.arange(self.world_size * length) % max(len(tape), 1)]
+        whole = length // self.batch_size * self.batch_size
+        steps = dealt[: self.world_size * whole].reshape(-1, self.world_size, self.batch_size)
+        rest = dealt[self.world_size * whole :].reshape(self.world_size, -1)
+        return np.concatenate([steps[:, self.rank].ravel(), rest[self.rank]])
+
 
 def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
     """A permutation of `count` orbits for random access [count]."""

@@ -187,7 +187,7 @@ class _EpochSampler:
         order = np.arange(loader.num_orbits)
         if loader.train:
             order = shuffled(loader.num_orbits, loader.seed, epoch)
-        indices = loader.share.cut(order).tolist()
+        indices = loader.share.deal(order).tolist()
         for first in range(loader.batches_done * size, len(indices), size):
             yield [(index, epoch) for index in indices[first : first + size]]
 

@@ -12,6 +12,8 @@ from diffusers import AutoencoderKLTemporalDecoder
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
+from hi3d.diffusion.edm import Generators, randn
+
 
 @runtime_checkable
 class VAE(Protocol):
@@ -28,6 +30,8 @@ class VAE(Protocol):
         """`sample` [N, 3, H, W] of latents [N, C, h, w]."""
 
 
+CHUNK_SIZE = 16
+"""Frames that go through the VAE or the depth model together: one orbit's."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Channel statistics of CLIP's training images (arXiv 2103.00020)."""
@@ -54,66 +58,73 @@ def encode_image(
     return image_encoder(pixel_values=pixels).image_embeds[:, None]
 
 
-def encode_frames(vae: VAE, frames: Tensor) -> tuple[Tensor, Tensor]:
+def encode_frames(vae: VAE, frames: Tensor, chunk_size: int = CHUNK_SIZE) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents of a video.
 
     Args:
         vae: encoder.
         frames: [B, T, 3, H, W] in [0, 1].
+        chunk_size: frames encoded together; smaller needs less memory.
 
     Returns:
         mean and std, each [B, T, C, h, w], not scaled.
     """
-    posterior = vae.encode((frames.flatten(0, 1) * 2 - 1).to(vae.dtype)).latent_dist
+    means, stds = [], []
+    for chunk in frames.flatten(0, 1).split(chunk_size):
+        posterior = vae.encode((chunk * 2 - 1).to(vae.dtype)).latent_dist
+        means.append(posterior.mean)
+        stds.append(posterior.std)
     shape = frames.shape[:2]
-    return posterior.mean.unflatten(0, shape), posterior.std.unflatten(0, shape)
+    return torch.cat(means).unflatten(0, shape), torch.cat(stds).unflatten(0, shape)
 
 
-def encode_condition(vae: VAE, frames: Tensor) -> Tensor:
+def encode_condition(vae: VAE, frames: Tensor, chunk_size: int = CHUNK_SIZE) -> Tensor:
     """Latents as a condition: the mode of the posterior, not scaled, as SVD was trained.
 
     Args:
         vae: encoder.
         frames: [B, T, 3, H, W] in [0, 1].
+        chunk_size: frames encoded together; smaller needs less memory.
 
     Returns:
         [B, T, C, h, w].
     """
-    return encode_frames(vae, frames)[0]
+    return encode_frames(vae, frames, chunk_size)[0]
 
 
 def augment_with_noise(
-    frames: Tensor, noise_aug_strength: Tensor, generator: torch.Generator | None = None
+    frames: Tensor, noise_aug_strength: Tensor, generator: Generators = None
 ) -> Tensor:
     """SVD's noise augmentation: Gaussian noise on the conditioning pixels in [-1, 1] units.
 
     Args:
         frames: [B, T, 3, H, W] in [0, 1].
         noise_aug_strength: [B], standard deviation in [-1, 1] units.
-        generator: CPU generator of the noise.
+        generator: of the noise, on the CPU; one, or one for each video.
 
     Returns:
         [B, T, 3, H, W], not clamped.
     """
-    noise = torch.randn(frames.shape, generator=generator).to(frames)
+    noise = randn(frames.shape, generator).to(frames)
     return frames + noise_aug_strength.to(frames)[:, None, None, None, None] * noise / 2
 
 
-def scaled_latents(vae: VAE, frames: Tensor) -> Tensor:
+def scaled_latents(vae: VAE, frames: Tensor, chunk_size: int = CHUNK_SIZE) -> Tensor:
     """The mode of the posterior at the scale of the diffusion model.
 
     Args:
         vae: encoder.
         frames: [B, T, 3, H, W] in [0, 1].
+        chunk_size: frames encoded together; smaller needs less memory.
 
     Returns:
         [B, T, C, h, w].
     """
-    return encode_condition(vae, frames) * vae.config.scaling_factor
+    return encode_condition(vae, frames, chunk_size) * vae.config.scaling_factor
 
 
 def decode_orbit(
-    vae: VAE, latents: Tensor, base: Tensor | None = None, chunk_size: int = 16
+    vae: VAE, latents: Tensor, base: Tensor | None = None, chunk_size: int = CHUNK_SIZE
 ) -> Tensor:
     """Decode sampled latents to frames.
 
@@ -136,7 +147,7 @@ def decode_orbit(
     return (base + decoded - decode_latents(vae, base_latents, chunk_size)).clamp(0, 1)
 
 
-def decode_latents(vae: VAE, latents: Tensor, chunk_size: int = 16) -> Tensor:
+def decode_latents(vae: VAE, latents: Tensor, chunk_size: int = CHUNK_SIZE) -> Tensor:
     """Decode scaled latents to images.
 
     Args:
@@ -171,19 +182,23 @@ def vector_condition(elevation_deg: Tensor, noise_aug_strength: Tensor) -> Tenso
     return torch.stack([elevation_deg, noise_aug_strength], dim=-1)
 
 
-def estimate_depth(depth_estimator: DPTForDepthEstimation, frames: Tensor) -> Tensor:
+def estimate_depth(
+    depth_estimator: DPTForDepthEstimation, frames: Tensor, chunk_size: int = CHUNK_SIZE
+) -> Tensor:
     """Relative inverse depth of every frame (paper, Section 4.3; DPT, arXiv 2103.13413).
 
     Args:
         depth_estimator: its config says the input size.
         frames: [B, T, 3, H, W] in [0, 1].
+        chunk_size: frames estimated together; smaller needs less memory.
 
     Returns:
         [B, T, 1, H', W'] at the estimator's own resolution, each frame scaled to [0, 1], 1 nearest.
     """
     size = depth_estimator.config.image_size
     pixels = F.interpolate(frames.flatten(0, 1), (size, size), mode="bilinear") * 2 - 1
-    depth = depth_estimator(pixel_values=pixels.to(depth_estimator.dtype)).predicted_depth
+    chunks = pixels.to(depth_estimator.dtype).split(chunk_size)
+    depth = torch.cat([depth_estimator(pixel_values=chunk).predicted_depth for chunk in chunks])
     low = depth.amin((1, 2), keepdim=True)
     high = depth.amax((1, 2), keepdim=True)
     depth = (depth - low) / (high - low).clamp_min(1e-6)

@@ -6,7 +6,7 @@ Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Model
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -14,8 +14,23 @@ from torch import Tensor
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(noisy latents [B, ...], sigma [B]) -> denoised latents [B, ...]."""
+Generators = torch.Generator | Sequence[torch.Generator] | None
+"""Of random numbers on the CPU: one for a whole batch, or one for each item; None takes torch's."""
 BeforeStep = Callable[[int, Tensor, Tensor], Tensor]
 """(step, x [B, ...], the first noise [B, ...]) -> x [B, ...] at the same noise level."""
+
+
+def randn(shape: Sequence[int], generator: Generators = None) -> Tensor:
+    """Gaussian noise [*shape] on the CPU.
+
+    Raises:
+        ValueError: there are several generators, and not `shape[0]` of them.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        return torch.randn(tuple(shape), generator=generator)
+    if len(generator) != shape[0]:
+        raise ValueError(f"{len(generator)} generators for {shape[0]} items")
+    return torch.stack([torch.randn(tuple(shape[1:]), generator=item) for item in generator])
 
 
 def c_skip(sigma: Tensor) -> Tensor:
@@ -47,7 +62,7 @@ def sample_sigma(
     batch_size: int,
     log_mean: float,
     log_std: float,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Noise levels for training, ln(sigma) ~ N(log_mean, log_std^2) (EDM Section 5), one per video.
@@ -55,7 +70,7 @@ def sample_sigma(
     Returns:
         sigma: [batch_size], drawn with `generator` on the CPU and moved to `device`.
     """
-    normal = torch.randn(batch_size, generator=generator)
+    normal = randn((batch_size,), generator)
     return (log_mean + log_std * normal).exp().to(device)
 
 

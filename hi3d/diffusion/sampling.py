@@ -7,7 +7,7 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor
 
-from hi3d.diffusion.edm import BeforeStep, Denoiser, denoise, sample_euler
+from hi3d.diffusion.edm import BeforeStep, Denoiser, Generators, denoise, randn, sample_euler
 from hi3d.diffusion.guidance import guide
 
 
@@ -96,7 +96,7 @@ def sample_orbit_latents(
     condition: OrbitCondition,
     sigmas: Tensor,  # [num_steps + 1]
     scales: Tensor,  # [T]
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     callback: Callable[[int, Tensor], None] | None = None,
     before_step: BeforeStep | None = None,
 ) -> Tensor:
@@ -107,7 +107,8 @@ def sample_orbit_latents(
         condition: for B videos of T frames.
         sigmas: [num_steps + 1] from `edm.karras_sigmas`.
         scales: [T] guidance scales.
-        generator: CPU generator of the noise: the same seed gives the same orbit on any device.
+        generator: CPU generator of the noise, or one for each video: the same seed gives the same
+            orbit on any device.
         callback: see `edm.sample_euler`.
         before_step: see `edm.sample_euler`.
 
@@ -117,6 +118,6 @@ def sample_orbit_latents(
     """
     batch, num_frames, _, height, width = condition.concat.shape
     shape = (batch, num_frames, unet.config.out_channels, height, width)
-    noise = torch.randn(shape, generator=generator).to(condition.concat.device)
+    noise = randn(shape, generator).to(condition.concat.device)
     denoiser = guided_denoiser(unet, condition, scales)
     return sample_euler(denoiser, noise, sigmas, callback, before_step)

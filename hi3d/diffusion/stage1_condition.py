@@ -1,16 +1,17 @@
 """The condition of stage 1, built alike by its training, its pipeline and stage 2's training."""
 
-import torch
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 from hi3d.diffusion.conditioning import (
+    CHUNK_SIZE,
     VAE,
     augment_with_noise,
     encode_condition,
     encode_image,
     vector_condition,
 )
+from hi3d.diffusion.edm import Generators
 from hi3d.diffusion.sampling import OrbitCondition
 
 
@@ -22,7 +23,8 @@ def stage1_condition(
     noise_aug_strength: Tensor,  # [B]
     num_frames: int,
     base: Tensor | None = None,  # [B, T, 3, H, W]
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
+    chunk_size: int = CHUNK_SIZE,
 ) -> OrbitCondition:
     """Image latents, image embedding and vector condition (paper, Section 4.2).
 
@@ -35,13 +37,15 @@ def stage1_condition(
         num_frames: T.
         base: [B, T, 3, H, W] in [0, 1], see `OrbitCondition.base`; its latents then take the place
             of the reference image's.
-        generator: CPU generator of the noise augmentation.
+        generator: of the noise augmentation, on the CPU; one, or one for each orbit.
+        chunk_size: frames that the VAE encodes together.
 
     Returns:
         The condition of B orbits.
     """
     video = reference[:, None] if base is None else base
-    latents = encode_condition(vae, augment_with_noise(video, noise_aug_strength, generator))
+    augmented = augment_with_noise(video, noise_aug_strength, generator)
+    latents = encode_condition(vae, augmented, chunk_size)
     return OrbitCondition(
         latents.expand(-1, num_frames, -1, -1, -1),
         encode_image(image_encoder, reference),

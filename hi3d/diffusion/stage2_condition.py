@@ -5,6 +5,7 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
 from hi3d.diffusion.conditioning import (
+    CHUNK_SIZE,
     VAE,
     augment_with_noise,
     encode_condition,
@@ -13,6 +14,7 @@ from hi3d.diffusion.conditioning import (
     resize_depth,
     vector_condition,
 )
+from hi3d.diffusion.edm import Generators
 from hi3d.diffusion.sampling import OrbitCondition
 
 
@@ -25,7 +27,8 @@ def stage2_condition(
     elevation_deg: Tensor,  # [B]
     noise_aug_strength: Tensor,  # [B]
     base: Tensor | None = None,  # [B, T, 3, H, W]
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
+    chunk_size: int = CHUNK_SIZE,
 ) -> OrbitCondition:
     """Image latents, orbit latents, depth, image embedding and vector condition (Section 4.3).
 
@@ -38,17 +41,21 @@ def stage2_condition(
         elevation_deg: [B].
         noise_aug_strength: [B], see `augment_with_noise`.
         base: [B, T, 3, H, W] in [0, 1], see `OrbitCondition.base`.
-        generator: CPU generator of the noise augmentation.
+        generator: of the noise augmentation, on the CPU; one, or one for each orbit.
+        chunk_size: frames that the VAE and the depth model take together.
 
     Returns:
         The condition of B orbits; `concat` is [B, T, 2 C + 1, h, w].
     """
 
     def latents(frames: Tensor) -> Tensor:
-        return encode_condition(vae, augment_with_noise(frames, noise_aug_strength, generator))
+        augmented = augment_with_noise(frames, noise_aug_strength, generator)
+        return encode_condition(vae, augmented, chunk_size)
 
     image_latents, orbit_latents = latents(reference[:, None]), latents(orbit)
-    depth = resize_depth(estimate_depth(depth_estimator, orbit), orbit_latents.shape[-2:])
+    depth = resize_depth(
+        estimate_depth(depth_estimator, orbit, chunk_size), orbit_latents.shape[-2:]
+    )
     return OrbitCondition(
         torch.cat([image_latents.expand_as(orbit_latents), orbit_latents, depth], dim=2),
         encode_image(image_encoder, reference),

@@ -1,5 +1,7 @@
 """Orbits of other objects made from an orbit: of its mirror image, of its colors exchanged."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -7,26 +9,30 @@ from hi3d.training.module import Batch
 
 
 def augment_orbits(
-    batch: Batch, mirror_probability: float, permute_colors_probability: float
+    batch: Batch,
+    mirror_probability: float,
+    permute_colors_probability: float,
+    generators: Sequence[torch.Generator],
 ) -> Batch:
-    """Mirror some orbits and exchange the colours of some, drawn for each by torch's generator.
+    """Mirror some orbits and exchange the colours of some.
 
     Args:
         batch: `rgb` [B, V, 3, H, W], V views evenly around, and what goes with them.
         mirror_probability: share of orbits that are mirrored.
         permute_colors_probability: share of orbits whose channels are put in a random order.
+        generators: one for each orbit, on the CPU.
 
     Returns:
         A new batch with new `rgb`, `alpha` and `depth`; `elevation_deg` stays true.
     """
     names = [name for name in ("rgb", "alpha", "depth") if name in batch]
     views: Batch = {name: batch[name].clone() for name in names}
-    for i in range(len(batch["rgb"])):
-        if torch.rand(()) < mirror_probability:
+    for i, generator in enumerate(generators):
+        if torch.rand((), generator=generator) < mirror_probability:
             for value in views.values():
                 value[i] = mirror_orbit(value[i])
-        if torch.rand(()) < permute_colors_probability:
-            views["rgb"][i] = views["rgb"][i][:, torch.randperm(3)]
+        if torch.rand((), generator=generator) < permute_colors_probability:
+            views["rgb"][i] = views["rgb"][i][:, torch.randperm(3, generator=generator)]
     return {**batch, **views}
 
 

@@ -17,7 +17,7 @@ from hi3d.nano.grid.predictor import GridPredictor
 from hi3d.nano.reference_detail import add_reference_detail
 from hi3d.training.diffusion_module import DiffusionModule
 from hi3d.training.losses import relative_weights
-from hi3d.training.module import Batch
+from hi3d.training.module import Batch, take_orbits
 from hi3d.training.stage1 import Stage1Module
 from hi3d.training.stage2 import Stage2Module
 
@@ -46,7 +46,12 @@ class DifferenceModule(DiffusionModule):
     def augmented(self, batch: Batch) -> Batch:
         """Mirrored and recolored orbits."""
         config = self.nano
-        return augment_orbits(batch, config.mirror_probability, config.permute_colors_probability)
+        return augment_orbits(
+            batch,
+            config.mirror_probability,
+            config.permute_colors_probability,
+            self.generators("augmentation", len(batch["rgb"])),
+        )
 
     def loss_weights(self, latents: Tensor) -> Tensor | float:
         """Each frame weighs by how little it differs from its base."""
@@ -115,12 +120,15 @@ class NanoStage2Module(DifferenceModule, Stage2Module):
         detailed = add_reference_detail(self.coarse_orbit(batch), batch["rgb"][:, 0])
         return detailed, detailed
 
-    def stage1_orbit(self, batch: Batch, generator: torch.Generator) -> Tensor:
+    def stage1_orbit(self, batch: Batch, generators: list[torch.Generator]) -> Tensor:
         """Run stage 1, each orbit with the predictor that was trained without its fold."""
-        if self.predictors and len(batch["rgb"]) > 1:
-            orbits = [self.stage1_orbit(orbit, generator) for orbit in single_orbits(batch)]
-            return torch.cat(orbits)
-        return super().stage1_orbit(batch, generator)
+        if self.predictors and len(generators) > 1:
+            singles = [
+                self.stage1_orbit(take_orbits(batch, [i]), [generator])
+                for i, generator in enumerate(generators)
+            ]
+            return torch.cat(singles)
+        return super().stage1_orbit(batch, generators)
 
     def stage1_base_video(
         self, reference: Tensor, batch: Batch, networks: dict[str, Any]
@@ -138,9 +146,3 @@ class NanoStage2Module(DifferenceModule, Stage2Module):
 def first_views(batch: Batch) -> Tensor:
     """The reference images with alpha. [B, 4, H, W]"""
     return torch.cat([batch["rgb"][:, 0], batch["alpha"][:, 0]], 1)
-
-
-def single_orbits(batch: Batch) -> list[Batch]:
-    """The orbits of a batch, each as a batch of one."""
-    count = len(batch["rgb"])
-    return [{name: value[i : i + 1] for name, value in batch.items()} for i in range(count)]

@@ -5,6 +5,7 @@ VAE, image encoder, elevation estimator and depth model.
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -75,8 +76,8 @@ class VAEModule(TrainingModule):
                 moments.append(patch_second_moment(frames.flatten(0, 1) * 2 - 1, config.patch_size))
         kept = self.network.set_components(torch.stack(moments).mean(0))
         console.print(f"{config.latent_channels} components keep {kept:.2%} of the patches")
-        if self.use_ema:  # the average was begun from the random decoder
-            self.ema.shadow_params = [p.detach().clone() for p in self.network.parameters()]
+        if self.average is not None:  # the average was begun from the random decoder
+            self.average.restart()
 
     def crop(self, rgb: Tensor) -> Tensor:
         """The frames at a random scale, cropped near the middle, where the object is.
@@ -88,10 +89,13 @@ class VAEModule(TrainingModule):
             [B, T, 3, crop, crop].
         """
         config = self.experiment.vae
-        side = round(rgb.shape[-1] * config.scales[int(torch.randint(len(config.scales), ()))])
+        generator = self.generator("crop")
+        scale = config.scales[int(torch.randint(len(config.scales), (), generator=generator))]
+        side = round(rgb.shape[-1] * scale)
         frames = resize_video(rgb, side)
         spare = max(side - config.crop, 0)
-        y, x = torch.randint(spare + 1, (2, 2)).float().mean(0).long().tolist()
+        corner = torch.randint(spare + 1, (2, 2), generator=generator).float().mean(0)
+        y, x = corner.long().tolist()
         return frames[..., y : y + config.crop, x : x + config.crop]
 
     def losses(self, frames: Tensor) -> dict[str, Tensor]:
@@ -123,10 +127,10 @@ class VAEModule(TrainingModule):
         losses = self.losses(resize_video(batch["rgb"], side))
         self.log_losses("val", losses, len(batch["rgb"]))
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, network: Any) -> None:
         """Write `vae/`."""
-        self.network.save_pretrained(folder / "vae")
-        write_model_index(folder, {"vae": self.network})
+        network.save_pretrained(folder / "vae")
+        write_model_index(folder, {"vae": network})
 
 
 def build_image_encoder(config: ImageEncoderConfig) -> CLIPVisionModelWithProjection:
@@ -164,7 +168,8 @@ class ImageEncoderModule(TrainingModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step on two random views of each object."""
         rgb = batch["rgb"]
-        pick = torch.rand(rgb.shape[:2]).argsort(1)[:, :2].to(rgb.device)
+        draws = [torch.rand(rgb.shape[1], generator=g) for g in self.generators("views", len(rgb))]
+        pick = torch.stack(draws).argsort(1)[:, :2].to(rgb.device)
         rows = torch.arange(len(rgb), device=rgb.device)
         losses = self.losses(rgb[rows, pick[:, 0]], rgb[rows, pick[:, 1]])
         self.log_losses("train", losses, len(rgb))
@@ -175,10 +180,10 @@ class ImageEncoderModule(TrainingModule):
         rgb = batch["rgb"]
         self.log_losses("val", self.losses(rgb[:, 0], rgb[:, rgb.shape[1] // 4]), len(rgb))
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, network: Any) -> None:
         """Write `image_encoder/`."""
-        self.network.save_pretrained(folder / "image_encoder")
-        write_model_index(folder, {"image_encoder": self.network})
+        network.save_pretrained(folder / "image_encoder")
+        write_model_index(folder, {"image_encoder": network})
 
 
 class ElevationModule(TrainingModule):
@@ -203,8 +208,8 @@ class ElevationModule(TrainingModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step, mirrored by chance."""
         rgb = batch["rgb"]
-        if torch.rand(()) < 0.5:  # a mirrored object has the same elevation
-            rgb = rgb.flip(-1)
+        if torch.rand((), generator=self.generator("mirror")) < 0.5:
+            rgb = rgb.flip(-1)  # a mirrored object has the same elevation
         losses = self.losses(rgb, batch["elevation_deg"])
         self.log_losses("train", losses, len(rgb))
         return losses["loss_elevation"]
@@ -213,10 +218,10 @@ class ElevationModule(TrainingModule):
         """The same losses."""
         self.log_losses("val", self.losses(batch["rgb"], batch["elevation_deg"]), 1)
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, network: Any) -> None:
         """Write `elevation_estimator/`."""
-        self.network.save_pretrained(folder / "elevation_estimator")
-        write_model_index(folder, {"elevation_estimator": self.network})
+        network.save_pretrained(folder / "elevation_estimator")
+        write_model_index(folder, {"elevation_estimator": network})
 
 
 def build_depth_estimator(config: DepthConfig) -> DPTForDepthEstimation:
@@ -296,7 +301,7 @@ class DepthModule(TrainingModule):
         losses = self.losses(batch["rgb"].flatten(0, 1), batch["depth"].flatten(0, 1))
         self.log_losses("val", losses, len(batch["rgb"]))
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, network: Any) -> None:
         """Write `depth_estimator/`."""
-        self.network.save_pretrained(folder / "depth_estimator")
-        write_model_index(folder, {"depth_estimator": self.network})
+        network.save_pretrained(folder / "depth_estimator")
+        write_model_index(folder, {"depth_estimator": network})

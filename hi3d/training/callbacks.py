@@ -1,5 +1,8 @@
 """Progress with time left, and the export of a model folder."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,27 @@ class ExportModel(Callback):
         self._export(trainer, module)
 
     def _export(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if trainer.is_global_zero and isinstance(module, TrainingModule):
-            with module.averaged_weights():
-                module.export(self.folder)
+        if not isinstance(module, TrainingModule):
+            return
+        with module.averaged_weights():
+            network = module.exported_network()  # of all processes
+            if trainer.is_global_zero:
+                with replaced_folder(self.folder) as folder:
+                    module.export(folder, network)
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` when the block ends well.
+
+    Until then, and after an error or a kill, the one before is unharmed.
+    """
+    partial, before = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "before"))
+    for leftover in (partial, before):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    if folder.exists():
+        folder.rename(before)
+    partial.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)

@@ -45,8 +45,17 @@ class OrbitDataModule(pl.LightningDataModule):
         """Shuffled, from the position of the checkpoint on."""
         loader = self._loader(self.train_orbits, train=True)
         loader.load_state_dict(self._position)
+        if self._position and self.trainer is not None:
+            # A checkpoint from the end of an epoch has Lightning count on in that epoch.
+            done = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            done.ready = done.started = done.processed = done.completed = loader.batches_done
         loader.batches_in_flight = self._batches_in_flight
         return loader
+
+    def in_order(self) -> OrbitLoader:
+        """The training orbits of this process, once and in stored order."""
+        orbits = self._open(self.config.train, train=False)
+        return self._loader(orbits, train=False)
 
     def val_dataloader(self) -> OrbitLoader | list:
         """In order; empty where there is no validation set."""

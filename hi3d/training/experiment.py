@@ -1,12 +1,14 @@
 """The typed configs of both stages' trainings."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
 from hi3d.degradation.draws import DegradationConfig
 from hi3d.diffusion.unet import UNetConfig
 from hi3d.errors import InputError
+from hi3d.training.scaling.trainable import LORA, LoraConfig, patterns_of
 
 
 @dataclass
@@ -61,6 +63,8 @@ class DataConfig:
 class OptimConfig:
     """AdamW with warm-up, a schedule and an exponential moving average."""
 
+    optimizer: str = "adamw"
+    """adamw, or adamw_8bit: moments in 8 bits, a quarter of their memory (bitsandbytes)."""
     lr: float = 1e-5
     """Peak learning rate."""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
@@ -73,6 +77,9 @@ class OptimConfig:
     """Largest norm of the gradient; 0 does not clip."""
     ema_decay: float = 0.0
     """0 keeps no moving average."""
+    max_skipped: int = 20
+    """Steps in a row whose loss or gradient is NaN or infinite, and which are skipped, before the
+    training ends with an error."""
 
 
 @dataclass
@@ -89,7 +96,8 @@ class TrainerConfig:
     """Lightning's: auto, a number, or a list such as 0,1."""
     num_nodes: int = 1
     strategy: str = "auto"
-    """Lightning's: auto, ddp, fsdp, deepspeed_stage_2, ..."""
+    """auto, ddp, fsdp (weights cut over the devices), deepspeed_zero2, or another that Lightning
+    knows."""
     precision: str = "bf16-mixed"
     """Lightning's: bf16-mixed, 16-mixed, 32-true, ..."""
     accumulate: int = 1
@@ -102,6 +110,10 @@ class TrainerConfig:
     """Optimiser steps between checkpoints."""
     log_every: int = 20
     """Optimiser steps between lines of the log."""
+    logger: str = "tensorboard"
+    """tensorboard (files in `logs/`) or wandb."""
+    hardware: str = "A100"
+    """Device for which `dry_run` projects the days: one of those that it names."""
     num_threads: int | None = None
     """CPU threads of torch; None leaves torch's default."""
 
@@ -122,6 +134,8 @@ class Experiment:
     seed: int = 0
     resume: str | None = None
     """`last`, or the path of a checkpoint."""
+    dry_run: bool = False
+    """Build all, take two steps, tell memory and days, and write nothing else."""
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -145,6 +159,25 @@ class DiffusionConfig:
 
 
 @dataclass
+class SamplesConfig:
+    """Orbits that are sampled while training, of the first validation objects, with their truth."""
+
+    every: int | None = None
+    """Optimiser steps between samples; None samples none."""
+    orbits: int = 2
+    """Objects."""
+    steps: int = 25
+    sigma_max: float = 700.0
+    """Steps and first noise level of the sampler, without guidance."""
+
+    def __post_init__(self) -> None:
+        for name in ("every", "orbits", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"samples.{name}={value}: give a number of at least 1")
+
+
+@dataclass
 class DiffusionExperiment(Experiment):
     """What both stages have."""
 
@@ -156,11 +189,32 @@ class DiffusionExperiment(Experiment):
     """Model folder of the image encoder, where `init_from` has none."""
     elevation_estimator: str | None = None
     """Model folder of the elevation estimator, which is only passed on to the exported folder."""
+    latents: str | None = None
+    """Folder that scripts/cache_latents.py wrote for these orbits; others are encoded each time."""
+    frames_per_pass: int = 16
+    """Frames that the VAE and the depth model take together: fewer need less memory."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, much less memory."""
+    trainable: Any = "all"
+    """Weights that are trained: all, temporal, attention (both with the layers that the condition
+    enters by), lora, or a list of regular expressions to be found in their names."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Adapters of `trainable=lora`; the exported `unet/` has them merged, `adapter/` alone."""
     unet: UNetConfig = field(default_factory=UNetConfig)
     """Size of a UNet trained from scratch; unused with `init_from`."""
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
+
+    def __post_init__(self) -> None:
+        if self.samples.every is not None and self.data.val is None:
+            raise InputError("samples.every needs orbits to sample: set data.val, or leave it out")
+        if self.latents is not None and self.data.random_start:
+            raise InputError("latents are cached from view 0 on: set data.random_start=false")
+        if self.frames_per_pass < 1:
+            raise InputError(f"frames_per_pass={self.frames_per_pass}: give at least 1")
+        if self.trainable != LORA:
+            patterns_of(self.trainable)
 
 
 @dataclass

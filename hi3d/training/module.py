@@ -2,21 +2,37 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from diffusers.training_utils import EMAModel
 from torch import nn
 
+from hi3d.config import config_to_dict
 from hi3d.errors import InputError
+from hi3d.training.average import MovingAverage, is_sharded, whole
+from hi3d.training.checkpoints import git_revision
 from hi3d.training.experiment import Experiment, OptimConfig
+from hi3d.training.interruption import NonFiniteError
+from hi3d.training.random_state import BatchPosition, draw_seed
+from hi3d.training.scaling.strategies import ShardedStrategy, shard
+from hi3d.training.scaling.trainable import build_optimizer
 
 Batch = dict[str, Any]
 """rgb [B, V, 3, H, W], alpha [B, V, 1, H, W], elevation_deg [B], uid, depth?."""
+
+
+def take_orbits(batch: Batch, indices: Sequence[int]) -> Batch:
+    """A batch of some of a batch's orbits."""
+    taken: Batch = {}
+    for name, value in batch.items():
+        taken[name] = (
+            value[list(indices)] if isinstance(value, torch.Tensor) else [value[i] for i in indices]
+        )
+    return taken
 
 
 def learning_rate_factor(step: int, optim: OptimConfig, max_steps: int) -> float:
@@ -39,21 +55,37 @@ class TrainingModule(pl.LightningModule, ABC):
     def __init__(self, experiment: Experiment, network: nn.Module):
         """Args:
         experiment: its `optim` and `trainer` say how.
-        network: all its parameters are trained.
+        network: its parameters that require gradients are trained.
         """
         super().__init__()
         self.experiment = experiment
         self.network = network
+        self.network_class: Any = type(network)
         self.frozen: Any = nn.ModuleDict()
         self.strict_loading = False  # checkpoints hold the trained network only
         decay = experiment.optim.ema_decay
-        self.ema = EMAModel(network.parameters(), decay=decay, use_ema_warmup=True, power=0.75)
-        self.use_ema = decay > 0
-        self.average_is_in = False
+        self.average = MovingAverage(network, decay) if decay > 0 else None
+        self.num_skipped = 0
+        self.skipped_in_a_row = 0
+        self._losses_are_finite = True
+        self.position = BatchPosition()
 
     @abstractmethod
-    def export(self, folder: Path) -> None:
-        """Write the trained networks as a model folder."""
+    def export(self, folder: Path, network: Any) -> None:
+        """Write a model folder with the trained network, as `exported_network` gives it."""
+
+    def exported_network(self) -> Any:
+        """The network as pipelines load it: whole on every process, without adapters."""
+        if not is_sharded(self.network):
+            return self.network
+        return self.rebuilt({name: whole(v) for name, v in self.network.state_dict().items()})
+
+    def rebuilt(self, state: dict[str, torch.Tensor]) -> Any:
+        """A network of the trained one's class and size that holds the tensors of `state`."""
+        with torch.device("meta"):
+            network = self.network_class.from_config(self.network.config)
+        network.load_state_dict(state, assign=True)
+        return network.eval()
 
     def freeze(self, **networks: nn.Module) -> None:
         """Keep networks that are used and not trained."""
@@ -66,11 +98,19 @@ class TrainingModule(pl.LightningModule, ABC):
         self.frozen.eval()
         return self
 
+    def configure_model(self) -> None:
+        """Cut the network over the devices, where the strategy does."""
+        if isinstance(self.trainer.strategy, ShardedStrategy):
+            shard(self.network, self.trainer.strategy.device_mesh)
+            if self.average is not None:
+                self.average.restart()
+
     def configure_optimizers(self) -> Any:
         """AdamW over the network, the schedule stepped every optimiser step."""
         optim, max_steps = self.experiment.optim, self.experiment.trainer.max_steps
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(),
+        optimizer = build_optimizer(
+            [p for p in self.network.parameters() if p.requires_grad],
+            optim.optimizer,
             lr=optim.lr,
             betas=(optim.betas[0], optim.betas[1]),
             weight_decay=optim.weight_decay,
@@ -83,14 +123,74 @@ class TrainingModule(pl.LightningModule, ABC):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
+    def generators(self, stream: str, batch_size: int) -> list[torch.Generator]:
+        """A fresh generator for each orbit of the batch; the same for the same `stream`."""
+        return self.position.generators(self.experiment.seed, stream, batch_size)
+
+    def generator(self, stream: str) -> torch.Generator:
+        """A fresh generator for what a batch draws once."""
+        return self.generators(stream, 1)[0]
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Key the draws by step, process and micro-batch; dropout draws with torch's generators."""
+        trainer, experiment = self.trainer, self.experiment
+        self.position = BatchPosition.of_training(
+            trainer.global_step,
+            batch_idx % experiment.trainer.accumulate,
+            trainer.global_rank,
+            trainer.world_size,
+            experiment.data.batch_size,
+        )
+        position = self.position
+        torch.manual_seed(draw_seed(experiment.seed, "dropout", position.step, position.first))
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Key the draws by the orbits, so that every validation draws alike."""
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        batch_size = self.experiment.data.batch_size
+        self.position = BatchPosition.of_validation(batch_idx, rank, world_size, batch_size)
+
     def on_fit_start(self) -> None:
         """Put the moving average where the network is."""
-        self.ema.to(self.device)
+        if self.average is not None:
+            self.average.to(self.device)
 
-    def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
-        """Update the moving average once per optimiser step."""
-        if self.use_ema and self.trainer.state.fn == "fit":
-            self.ema.step(self.network.parameters())
+    def on_before_backward(self, loss: torch.Tensor) -> None:
+        """Note whether the loss is a number."""
+        self._losses_are_finite &= bool(loss.isfinite().all())
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Without gradients an optimiser leaves weights and moments alone: skip bad steps so.
+
+        Raises:
+            NonFiniteError: `optim.max_skipped` steps in a row were skipped.
+        """
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        norm = whole(torch.nn.utils.get_total_norm(gradients))
+        self.log("train/gradient_norm", norm)
+        finite = self._losses_are_finite and bool(norm.isfinite())
+        if self.trainer.world_size > 1:
+            finite = self.trainer.strategy.reduce_boolean_decision(finite)
+        self._losses_are_finite = True
+        if finite:
+            self.skipped_in_a_row = 0
+            return
+        self.num_skipped += 1
+        self.skipped_in_a_row += 1
+        for parameter in self.network.parameters():
+            parameter.grad = None
+        limit = self.experiment.optim.max_skipped
+        if self.skipped_in_a_row >= limit:
+            raise NonFiniteError(
+                f"loss or gradient was NaN or infinite in {limit} steps in a row, the last of them "
+                f"step {self.trainer.global_step}: lower optim.lr or check the data"
+            )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One step, then the moving average over the weights after it."""
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None and not self.skipped_in_a_row:
+            self.average.update()
 
     def on_validation_start(self) -> None:
         """Validate the moving average."""
@@ -111,30 +211,35 @@ class TrainingModule(pl.LightningModule, ABC):
                 self._swap_average_out()
 
     def _swap_average_in(self) -> bool:
-        if not self.use_ema or self.average_is_in:
+        if self.average is None or self.average.is_in:
             return False
-        self.ema.store(self.network.parameters())
-        self.ema.copy_to(self.network.parameters())
-        self.average_is_in = True
+        self.average.exchange()
         return True
 
     def _swap_average_out(self) -> None:
-        if self.average_is_in:
-            self.ema.restore(self.network.parameters())
-            self.average_is_in = False
+        if self.average is not None and self.average.is_in:
+            self.average.exchange()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen networks out and put the moving average in."""
         state = checkpoint["state_dict"]
         for key in [key for key in state if key.startswith("frozen.")]:
             del state[key]
-        if self.use_ema:
-            checkpoint["ema"] = self.ema.state_dict()
+        if self.average is not None:
+            checkpoint["ema"] = self.average.state_dict()
+        checkpoint["hi3d"] = {
+            "config": config_to_dict(self.experiment),
+            "git_revision": git_revision(),
+            "seed": self.experiment.seed,
+            "step": checkpoint["global_step"],
+            "num_skipped": self.num_skipped,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the moving average back."""
-        if self.use_ema and "ema" in checkpoint:
-            self.ema.load_state_dict(checkpoint["ema"])
+        self.num_skipped = checkpoint.get("hi3d", {}).get("num_skipped", 0)
+        if self.average is not None and "ema" in checkpoint:
+            self.average.load_state_dict(checkpoint["ema"])
 
     def log_losses(self, stage: str, losses: dict[str, torch.Tensor], batch_size: int) -> None:
         """Log each loss as `train/loss_x` or `val/loss_x`."""

@@ -34,6 +34,8 @@ class Stage1Module(DiffusionModule):
             noise_aug_strength,
             batch["rgb"].shape[1],
             self.base_video(batch),
+            self.generators("noise_aug", len(reference)),
+            self.experiment.frames_per_pass,
         )
 
     def base_video(self, batch: Batch) -> Tensor | None:

@@ -16,7 +16,7 @@ from hi3d.diffusion.unet import stage2_in_channels
 from hi3d.diffusion.weights import load_network, load_networks
 from hi3d.training.diffusion_module import DiffusionModule
 from hi3d.training.experiment import Stage2Experiment
-from hi3d.training.module import Batch
+from hi3d.training.module import Batch, take_orbits
 
 
 class Stage2Module(DiffusionModule):
@@ -59,17 +59,20 @@ class Stage2Module(DiffusionModule):
         Returns:
             [B, V, 3, H, W] in [0, 1]; frame 0 is the clean reference.
         """
-        rgb = batch["rgb"]
-        seed = int(torch.randint(2**31, ()))
-        generator = torch.Generator().manual_seed(seed)
-        share = self.experiment.stage1_share if self.stage1 else 0.0
-        if torch.rand((), generator=generator) < share:
-            orbit = self.stage1_orbit(batch, generator)
-        else:
-            orbit = degrade(rgb, batch["alpha"], self.experiment.degradation, generator)
+        config, share = self.experiment.degradation, self.experiment.stage1_share
+        generators = self.generators("coarse_orbit", len(batch["rgb"]))
+        draws = [torch.rand((), generator=generator) for generator in generators]
+        made = [i for i, draw in enumerate(draws) if self.stage1 and draw < share]
+        orbit = batch["rgb"].clone()
+        if made:
+            picked = [generators[i] for i in made]
+            orbit[made] = self.stage1_orbit(take_orbits(batch, made), picked)
+        for i in set(range(len(orbit))) - set(made):
+            true = take_orbits(batch, [i])
+            orbit[i] = degrade(true["rgb"], true["alpha"], config, generators[i])[0]
         return orbit
 
-    def stage1_orbit(self, batch: Batch, generator: torch.Generator) -> Tensor:
+    def stage1_orbit(self, batch: Batch, generators: list[torch.Generator]) -> Tensor:
         """Run stage 1 on the reference images, resized to this stage's resolution."""
         rgb, size = batch["rgb"], self.experiment.stage1_resolution
         small = F.interpolate(rgb[:, 0], (size, size), mode="area")
@@ -83,13 +86,13 @@ class Stage2Module(DiffusionModule):
             noise_aug,
             rgb.shape[1],
             self.stage1_base_video(small, batch, networks),
-            generator,
+            generators,
         )
         sigmas = karras_sigmas(
             self.experiment.stage1_steps, sigma_max=self.experiment.stage1_sigma_max
         )
         scales = torch.ones(rgb.shape[1])
-        latents = sample_orbit_latents(networks["unet"], condition, sigmas, scales, generator)
+        latents = sample_orbit_latents(networks["unet"], condition, sigmas, scales, generators)
         orbit = decode_orbit(self.frozen["vae"], latents, condition.base)
         orbit = F.interpolate(orbit.flatten(0, 1), rgb.shape[-2:], mode="bicubic").clamp(0, 1)
         orbit = orbit.unflatten(0, rgb.shape[:2])
@@ -121,6 +124,8 @@ class Stage2Module(DiffusionModule):
             batch["elevation_deg"],
             self.noise_aug_strength(len(orbit)),
             base,
+            self.generators("noise_aug", len(orbit)),
+            self.experiment.frames_per_pass,
         )
 
     def coarse_and_base(self, batch: Batch) -> tuple[Tensor, Tensor | None]:

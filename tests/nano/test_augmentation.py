@@ -20,11 +20,15 @@ def test_a_mirrored_orbit_is_that_of_the_mirrored_point():
     torch.testing.assert_close(mirror_orbit(point_orbit(0.2, 0.31)), point_orbit(0.2, -0.31))
 
 
+def generators(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+
+
 def test_each_orbit_is_drawn_alone():
     torch.manual_seed(0)
     rgb = torch.rand(40, 4, 3, 2, 2)
     batch = {"rgb": rgb, "alpha": rgb[:, :, :1], "elevation_deg": torch.arange(40)}
-    result = augment_orbits(batch, mirror_probability=0.5, permute_colors_probability=0.0)
+    result = augment_orbits(batch, 0.5, 0.0, generators(40))
     is_mirrored = (result["rgb"] != rgb).flatten(1).any(1)
     assert 10 <= is_mirrored.sum() <= 30
     mirrored = torch.stack([mirror_orbit(orbit) for orbit in rgb])
@@ -38,7 +42,7 @@ def test_permuted_colors_are_the_same_in_every_view():
     torch.manual_seed(0)
     rgb = torch.rand(1, 3, 1, 1).expand(20, 4, 3, 2, 2)
     batch = {"rgb": rgb, "alpha": rgb[:, :, :1]}
-    result = augment_orbits(batch, mirror_probability=0.0, permute_colors_probability=1.0)["rgb"]
+    result = augment_orbits(batch, 0.0, 1.0, generators(20))["rgb"]
     torch.testing.assert_close(result.sort(2).values, rgb.sort(2).values)
     torch.testing.assert_close(result, result[:, :1].expand_as(result))
     assert (result != rgb).flatten(1).any(1).sum() >= 10

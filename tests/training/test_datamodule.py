@@ -15,6 +15,7 @@ import torch
 
 from hi3d.errors import InputError
 from hi3d.nano.tasks import ALL_TASKS
+from hi3d.training.checkpoints import KeepCheckpoints
 from hi3d.training.datamodule import OrbitDataModule
 from hi3d.training.experiment import DataConfig
 from hi3d.training.tasks import load_experiment
@@ -70,13 +71,11 @@ def data_config(shards, streaming, **options):
 
 def fit(config, output, max_steps, fail_at=None, checkpoint=None, val_every=3, save_every=1):
     recorder = Recorder(fail_at)
-    settings = load_experiment(ROOT / "configs/nano/stage1.yaml", (), ALL_TASKS).trainer
-    settings.max_steps, settings.checkpoint_every = max_steps, save_every
-    settings.val_every, settings.num_threads = val_every, None
-    trainer = build_trainer(settings, output, True, 1.0)
-    trainer.callbacks = [
-        c for c in trainer.callbacks if isinstance(c, pl.callbacks.ModelCheckpoint)
-    ]
+    experiment = load_experiment(ROOT / "configs/nano/stage1.yaml", (), ALL_TASKS)
+    settings = experiment.trainer
+    settings.max_steps, settings.val_every, settings.num_threads = max_steps, val_every, None
+    callbacks = [KeepCheckpoints(output / "checkpoints", save_every)]
+    trainer = build_trainer(experiment, callbacks, logger=False)
     data = OrbitDataModule(config, load_depth=False, seed=7)
     data.setup("fit")
     stops = pytest.raises(RuntimeError, match="power cut") if fail_at else nullcontext()

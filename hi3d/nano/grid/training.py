@@ -99,7 +99,7 @@ class GridPredictorModule(TrainingModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step on several photos of each orbit."""
         config = self.experiment.grid_predictor
-        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        generator = self.generator("grid")
         orbit = self.orbits(batch, generator)
         step = self.trainer.global_step
         draw = (
@@ -113,7 +113,12 @@ class GridPredictorModule(TrainingModule):
     def orbits(self, batch: Batch, generator: torch.Generator) -> DepthOrbit:
         """Orbits of other objects, each several times from another first view."""
         config = self.experiment.grid_predictor
-        batch = augment_orbits(batch, config.mirror_probability, config.permute_colors_probability)
+        batch = augment_orbits(
+            batch,
+            config.mirror_probability,
+            config.permute_colors_probability,
+            self.generators("augmentation", len(batch["rgb"])),
+        )
         rgb = batch["rgb"]
         starts = torch.randperm(rgb.shape[1], generator=generator)[: config.photos_per_orbit]
 

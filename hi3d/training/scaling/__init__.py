@@ -1,0 +1,1 @@
+"""Large trainings: which weights are trained, on how many devices, from what."""

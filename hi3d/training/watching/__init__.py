@@ -1,0 +1,1 @@
+"""What a training shows of itself: scalars, sampled orbits, and a forecast before it begins."""

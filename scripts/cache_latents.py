@@ -1,0 +1,29 @@
+"""Encode a training's orbits once: scripts/cache_latents.py --config FILE --output DIR."""
+
+from pathlib import Path
+
+from hi3d.command_line import make_parser, parse_arguments, run
+from hi3d.errors import InputError
+
+
+def main() -> None:
+    parser = make_parser(
+        "Write the VAE's latents of the training orbits, for latents=DIR of the training.",
+        "scripts/cache_latents.py --config configs/stage1.yaml --output data/latents/stage1",
+        "hi3d.training.experiment:Stage1Experiment",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the latents")
+    arguments = parse_arguments(parser)
+    if arguments.config is None:
+        raise InputError("no config given: add --config configs/stage1.yaml")
+    from hi3d.progress import console
+    from hi3d.training.scaling.cached_training import cache_latents
+    from hi3d.training.tasks import load_experiment
+
+    experiment = load_experiment(arguments.config, arguments.overrides)
+    count = cache_latents(experiment, Path(arguments.output))
+    console.print(f"{count} orbits: train with latents={arguments.output}", markup=False)
+
+
+if __name__ == "__main__":
+    run(main)
