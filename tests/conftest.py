@@ -174,7 +174,8 @@ def tiny_models(tmp_path_factory) -> Path:
         )
     )
     depth = build_depth_estimator(DepthConfig(16, 4, 16, 4, 2, 8))
-    predictor = GridPredictor(TINY, 8, (8, 8, 32), 1)
+    with torch.random.fork_rng():
+        predictor = GridPredictor(TINY, 8, (8, 8, 32), 1)
     torch.nn.init.constant_(predictor.head.bias[2:6], 6.0)  # solid where the photo shows something
     shared = {
         "vae": vae,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -211,10 +212,10 @@ class GridPredictorModule(TrainingModule):
         measures["elevation_error_deg"] = (estimate - elevation_deg).abs().mean()
         self.log_losses("val", measures, len(views))
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, network: Any) -> None:
         """Write `grid_predictor/`."""
-        self.network.save_pretrained(folder / "grid_predictor")
-        write_model_index(folder, {"grid_predictor": self.network})
+        network.save_pretrained(folder / "grid_predictor")
+        write_model_index(folder, {"grid_predictor": network})
 
 
 def resized(views: Tensor, resolution: int) -> Tensor:
