@@ -3,7 +3,9 @@
     python benchmarks/view_quality.py --orbits data/orbits/val [--limit 100] [key=value ...]
 
 Scores views 1-15 of every orbit (view 0 is given) by PSNR over white, mean over views and objects,
-and by SSIM. The elevation is the true one. Prints a table and differences to the baselines.
+by SSIM, and by the share of views that are nearest to their own true view: blurring raises the
+first, only turning the object raises the last. The elevation is the true one; the error of stage
+1's own estimate is printed, too. Prints a table and differences to the baselines.
 """
 
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from hi3d.data.dataset import OrbitDataset
 from hi3d.errors import InputError
 from hi3d.evaluation.view_metrics import psnr, ssim
 from hi3d.files import write_json
+from hi3d.nano.grid.measures import own_azimuth
 from hi3d.pipelines.image_to_3d import GenerateConfig
 from hi3d.pipelines.loading import load_pipeline
 from hi3d.pipelines.orbit import OrbitPipeline
@@ -49,16 +52,21 @@ def main() -> None:
     count = min(arguments.limit or len(dataset), len(dataset))
     chosen = torch.linspace(0, len(dataset) - 1, count).long().tolist()
     rows: dict[str, list[dict[str, float]]] = {}
+    elevation_errors: list[float] = []
     for index in track(chosen, "orbits"):
         set_quiet(True)  # the bars of the stages
         for name, predicted, target in predictions(dataset[index], stage1, stage2, config):
             rows.setdefault(name, []).append(scores(predicted, target))
+        elevation_errors += elevation_error_deg(dataset[index], stage1)
         set_quiet(arguments.quiet)
     means = {
         name: {key: sum(s[key] for s in of_objects) / len(of_objects) for key in of_objects[0]}
         for name, of_objects in rows.items()
     }
     show(means)
+    if elevation_errors:
+        mean = sum(elevation_errors) / len(elevation_errors)
+        print(f"elevation estimated by stage 1: {mean:.1f} degrees off on average")
     if arguments.json:
         content = {"config": config_to_dict(config), "mean": means, "objects": rows}
         write_json(arguments.json, content)
@@ -85,10 +93,21 @@ def predictions(
         yield f"stage 2, {high}", stage2(orbit, reference, config.refiner, generator).rgb, truth
 
 
+def elevation_error_deg(item: dict[str, Any], stage1: OrbitPipeline) -> list[float]:
+    """Of stage 1's estimate, empty where it makes none."""
+    size = (stage1.config.resolution,) * 2
+    rgba = torch.cat([item["rgb"][0], item["alpha"][0]])[None]
+    with torch.no_grad():
+        estimate = stage1.estimated_elevation_deg(F.interpolate(rgba, size, mode="area"))
+    return [] if estimate is None else [abs(float(estimate - item["elevation_deg"]))]
+
+
 def scores(predicted: Tensor, target: Tensor) -> dict[str, float]:
     """Means over views 1, 2, ... of [V, 3, H, W] in [0, 1]."""
+    own = float(own_azimuth(predicted[None], target[None]))
     predicted, target = predicted[1:], target[1:]
     return {
+        "own_azimuth": own,
         "psnr": float(psnr(predicted, target).clamp_max(MAX_PSNR).mean()),
         "ssim": float(ssim(predicted, target).mean()),
         "mse": float((predicted - target).square().mean()),
@@ -97,11 +116,14 @@ def scores(predicted: Tensor, target: Tensor) -> dict[str, float]:
 
 def show(means: dict[str, dict[str, float]]) -> None:
     """Print the table, and what each stage gains over its baseline."""
-    print("| views 1-15 | PSNR, mean of dB | PSNR of the mean squared error | SSIM |")
-    print("|---|---|---|---|")
+    print("| views 1-15 | PSNR, mean of dB | PSNR of the mean squared error | SSIM | own azimuth |")
+    print("|---|---|---|---|---|")
     for name, mean in means.items():
         pooled = -10 * torch.tensor(mean["mse"]).log10().item()
-        print(f"| {name} | {mean['psnr']:.2f} | {pooled:.2f} | {mean['ssim']:.4f} |")
+        print(
+            f"| {name} | {mean['psnr']:.2f} | {pooled:.2f} | {mean['ssim']:.4f} "
+            f"| {mean['own_azimuth']:.3f} |"
+        )
     names = list(means)
     for baseline, ours in zip(names[::2], names[1::2], strict=True):
         gain = means[ours]["psnr"] - means[baseline]["psnr"]
