@@ -42,6 +42,15 @@ class ReferenceImage:
         """The same image on `device`."""
         return ReferenceImage(self.rgb.to(device), self.alpha.to(device))
 
+    def resized(self, side: int) -> "ReferenceImage":
+        """The image at `side` x `side` pixels: averaged where it shrinks, bicubic where not."""
+        rgba = torch.cat([self.rgb, self.alpha])[None]
+        if side <= min(rgba.shape[-2:]):
+            rgba = interpolate(rgba, size=(side, side), mode="area")
+        else:
+            rgba = interpolate(rgba, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
+        return ReferenceImage(rgba[0, :3], rgba[0, 3:])
+
     def save(self, path: str | Path) -> None:
         """Write one RGBA PNG (RGB means over white), atomically."""
         save_rgba(path, self.rgb, self.alpha)

@@ -74,5 +74,5 @@ class NanoRefinerPipeline(RefinerPipeline):
         """Stage 1's, enlarged: it comes from a whole object rather than from whiteness."""
         size = frames.shape[-2:]
         alpha = F.interpolate(views.alpha, size, mode="bilinear", align_corners=False)
-        front = F.interpolate(image.alpha[None], size, mode="area")
+        front = image.resized(self.config.resolution).alpha[None]
         return torch.cat([front, alpha[1:]])

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
@@ -100,9 +99,8 @@ class OrbitPipeline(StagePipeline):
         sampler = sampler or SamplerConfig()
         # 1. The reference image at the model's resolution.
         resolution = self.config.resolution
-        size = (resolution, resolution)
-        rgba = torch.cat([image.rgb, image.alpha])[None]
-        rgba = F.interpolate(rgba, size, mode="area").to(self.device)
+        small = image.resized(resolution)
+        rgba = torch.cat([small.rgb, small.alpha])[None].to(self.device)
         # 2. Image latents for channel concatenation, CLIP embedding for cross-attention, elevation.
         elevation = self._elevation(rgba, elevation_deg)
         elevations = torch.tensor([elevation], device=rgba.device)

@@ -76,7 +76,7 @@ class RefinerPipeline(StagePipeline):
         sampler = sampler or SamplerConfig()
         num_views, size = len(views), (self.config.resolution, self.config.resolution)
         # 1. The orbit at the target resolution, its first frame replaced by the photo.
-        reference = F.interpolate(image.rgb[None], size, mode="area").to(self.device)
+        reference = image.resized(self.config.resolution).rgb[None].to(self.device)
         orbit = F.interpolate(views.rgb, size, mode="bicubic", align_corners=False).clamp(0, 1)
         orbit = torch.cat([reference, orbit[1:].to(self.device)])[None]
         # 2. Image latents, orbit latents and depth for channel concatenation, CLIP embedding for

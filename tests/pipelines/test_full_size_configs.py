@@ -1,0 +1,64 @@
+"""The settings of the full size, run with tiny folders of the same layout."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hi3d.config import load_config
+from hi3d.pipelines.image_to_3d import GenerateConfig, generate
+from hi3d.views import ReferenceImage
+
+SMALL = [
+    "foreground.resolution=32",
+    "orbit.num_inference_steps=2",
+    "refiner.num_inference_steps=1",
+    "mesh.interpolated_views=4",
+    "mesh.splats.steps=5",
+    "mesh.splats.num_initial=200",
+    "mesh.neus.steps=6",
+    "mesh.neus.rays_per_step=128",
+    "mesh.neus.resolutions=[16]",
+    "mesh.neus.resolution_starts=[0.0]",
+    "mesh.neus.regularized_vertices=64",
+    "mesh.meshing.target_faces=500",
+    "mesh.texture.resolution=128",
+    "turntable.num_frames=4",
+    "turntable.resolution=64",
+    "elevation_deg=10",
+]
+
+
+@pytest.mark.parametrize("name", ["paper", "official"])
+def test_settings_are_those_of_the_full_size(name):
+    config = load_config(GenerateConfig, f"configs/generate_{name}.yaml", [])
+    for sampler, scale in ((config.orbit, 2.5), (config.refiner, 2.0)):
+        assert (sampler.num_inference_steps, sampler.sigma_max) == (25, 700.0)
+        assert sampler.guidance.max_scale == scale
+    assert config.foreground.resolution == 1024
+    assert config.mesh.interpolated_views == 16
+    assert config.mesh.texture.resolution == 2048
+
+
+@pytest.mark.parametrize("name", ["paper", "official"])
+def test_the_command_runs_with_tiny_folders(name, tiny_models, tmp_path):
+    pixels = np.zeros((64, 64, 4), np.uint8)
+    pixels[16:48, 16:48] = (200, 40, 40, 255)
+    Image.fromarray(pixels).save(tmp_path / "block.png")
+    folders = [f"stage1={tiny_models / 'stage1'}", f"stage2={tiny_models / 'stage2'}"]
+    config = load_config(GenerateConfig, f"configs/generate_{name}.yaml", [*SMALL, *folders])
+    (folder,) = generate([str(tmp_path / "block.png")], tmp_path / "out", config)
+    report = json.loads((folder / "report.json").read_text())
+    assert report["config"]["orbit"]["guidance"]["max_scale"] == 2.5
+    assert (folder / "mesh.glb").stat().st_size > 1000
+
+
+def test_a_reference_that_grows_has_no_blocks():
+    line = torch.linspace(0, 1, 8)
+    image = ReferenceImage(line.expand(3, 8, 8).clone(), torch.ones(1, 8, 8))
+    row = image.resized(32).rgb[0, 16, 6:26]
+    assert (row.diff() > 0).all()
+    torch.testing.assert_close(image.resized(4).rgb[0, 0], line.view(4, 2).mean(1))
+    torch.testing.assert_close(image.resized(8).rgb, image.rgb)
