@@ -140,6 +140,12 @@ class Experiment:
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
+    def __post_init__(self) -> None:
+        if self.optim.ema_decay > 0 and self.trainer.strategy.startswith("deepspeed"):
+            raise InputError(
+                "optim.ema_decay does not go with DeepSpeed: use trainer.strategy=fsdp"
+            )
+
 
 @dataclass
 class DiffusionConfig:
@@ -207,6 +213,7 @@ class DiffusionExperiment(Experiment):
     samples: SamplesConfig = field(default_factory=SamplesConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.samples.every is not None and self.data.val is None:
             raise InputError("samples.every needs orbits to sample: set data.val, or leave it out")
         if self.latents is not None and self.data.random_start:
