@@ -3,6 +3,7 @@
 Counted from shapes at the paper's size, on no device: no weights, no GPU. Takes about a minute.
 """
 
+import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,7 @@ def unet_tflop() -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     frame, unet = encoding_tflop(), unet_tflop()
     encoded = unet + (NUM_FRAMES + 1) * frame  # the true orbit and the reference image
     cached = unet + frame
