@@ -169,7 +169,7 @@ class SamplesConfig:
     """Orbits that are sampled while training, of the first validation objects, with their truth."""
 
     every: int | None = None
-    """Optimiser steps between samples; None samples none."""
+    """Optimiser steps between samples; without this or without `data.val` there are none."""
     orbits: int = 2
     """Objects."""
     steps: int = 25
@@ -214,8 +214,6 @@ class DiffusionExperiment(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples.every is not None and self.data.val is None:
-            raise InputError("samples.every needs orbits to sample: set data.val, or leave it out")
         if self.latents is not None and self.data.random_start:
             raise InputError("latents are cached from view 0 on: set data.random_start=false")
         if self.frames_per_pass < 1:
