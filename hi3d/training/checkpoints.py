@@ -65,7 +65,7 @@ def sync_folder(folder: Path) -> None:
 
 
 class KeepCheckpoints(Checkpoint):
-    """Writes `last.ckpt` every so many steps, at the end and when stopped; keeps the one before."""
+    """Writes last.ckpt every so many steps, at the end and when stopped; keeps the one before."""
 
     def __init__(self, folder: Path, every_steps: int):
         """Args:
@@ -104,7 +104,7 @@ class KeepCheckpoints(Checkpoint):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write `last.ckpt` if there are new steps; the one before becomes `step=N.ckpt`."""
+        """Write last.ckpt if there are new steps; the one before becomes `step=N.ckpt`."""
         if trainer.global_step == self.saved_step:
             return
         last = self.folder / LAST
@@ -124,7 +124,7 @@ class KeepCheckpoints(Checkpoint):
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """What a training left: `last.ckpt`, then the others, the newest first."""
+    """What a training left: last.ckpt, then the others, the newest first."""
     found = [path for path in folder.glob("*.ckpt") if not path.name.startswith(".")]
     return sorted(found, key=lambda path: (path.name != LAST, -path.stat().st_mtime))
 

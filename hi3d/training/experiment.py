@@ -140,6 +140,12 @@ class Experiment:
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
+    def __post_init__(self) -> None:
+        if self.optim.ema_decay > 0 and self.trainer.strategy.startswith("deepspeed"):
+            raise InputError(
+                "optim.ema_decay does not go with DeepSpeed: use trainer.strategy=fsdp"
+            )
+
 
 @dataclass
 class DiffusionConfig:
@@ -163,7 +169,7 @@ class SamplesConfig:
     """Orbits that are sampled while training, of the first validation objects, with their truth."""
 
     every: int | None = None
-    """Optimiser steps between samples; None samples none."""
+    """Optimiser steps between samples; without this or without `data.val` there are none."""
     orbits: int = 2
     """Objects."""
     steps: int = 25
@@ -207,8 +213,7 @@ class DiffusionExperiment(Experiment):
     samples: SamplesConfig = field(default_factory=SamplesConfig)
 
     def __post_init__(self) -> None:
-        if self.samples.every is not None and self.data.val is None:
-            raise InputError("samples.every needs orbits to sample: set data.val, or leave it out")
+        super().__post_init__()
         if self.latents is not None and self.data.random_start:
             raise InputError("latents are cached from view 0 on: set data.random_start=false")
         if self.frames_per_pass < 1:

@@ -18,7 +18,7 @@ from hi3d.training.checkpoints import git_revision
 from hi3d.training.experiment import Experiment, OptimConfig
 from hi3d.training.interruption import NonFiniteError
 from hi3d.training.random_state import BatchPosition, draw_seed
-from hi3d.training.scaling.strategies import ShardedStrategy, shard
+from hi3d.training.scaling.strategies import ShardedStrategy, can_skip, shard
 from hi3d.training.scaling.trainable import build_optimizer
 
 Batch = dict[str, Any]
@@ -180,6 +180,8 @@ class TrainingModule(pl.LightningModule, ABC):
         for parameter in self.network.parameters():
             parameter.grad = None
         limit = self.experiment.optim.max_skipped
+        if not can_skip(self.trainer.strategy):
+            limit = 1
         if self.skipped_in_a_row >= limit:
             raise NonFiniteError(
                 f"loss or gradient was NaN or infinite in {limit} steps in a row, the last of them "

@@ -34,7 +34,7 @@ class BatchPosition:
     """Which orbits of a training a batch holds."""
 
     phase: str = "train"
-    """`train` or `validation`."""
+    """`train`, `validation` or `samples`."""
     step: int = 0
     """Optimiser steps done; 0 in a validation, so that every one draws alike."""
     first: int = 0

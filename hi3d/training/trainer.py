@@ -179,7 +179,7 @@ def build_callbacks(experiment: Experiment, output: Path) -> list[Callback]:
         StopOnSignal(config.accumulate),
         KeepCheckpoints(output / "checkpoints", config.checkpoint_every),
     ]
-    if isinstance(experiment, DiffusionExperiment) and experiment.samples.every is not None:
+    if isinstance(experiment, DiffusionExperiment) and experiment.data.val is not None:
         callbacks.insert(0, SampleOrbits(experiment.samples, output / "samples"))
     return callbacks
 

@@ -55,6 +55,16 @@ def test_remoulded_svd_starts_as_svd_at_its_default_frame_rate_and_motion(double
     assert (faster - expected).abs().max() > 1e-5  # the frame rate does weigh here
 
 
+def test_remoulding_takes_no_second_network():
+    svd = networks("svd")["unet"]
+    unet = from_svd(svd, stage2_in_channels(4))
+    before = {name: value.data_ptr() for name, value in svd.state_dict().items()}
+    own = {name for name, value in unet.state_dict().items() if value.data_ptr() != before[name]}
+    changed = {"conv_in.weight", "add_embedding.linear_1.weight", "add_embedding.linear_1.bias"}
+    assert own == changed
+    assert all(value.device.type == "cpu" for value in unet.state_dict().values())
+
+
 def test_stage_1_widens_to_stage_2_and_keeps_its_elevation(tiny_models):
     unet = load_unet(str(tiny_models / "stage1"), 13)
     before = load_network(str(tiny_models / "stage1"), "unet")

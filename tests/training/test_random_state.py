@@ -13,7 +13,7 @@ from hi3d.training.random_state import BatchPosition, draw_generator
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_training import CONFIGS, build_module, debug_experiment, debug_overrides, train
-from training_process import finish, recorded, start, start_ranks
+from training_process import TIMEOUT_S, finish, recorded, start, start_ranks
 
 COMMON = ["data.batch_size=1", "optim.ema_decay=0.99", "optim.schedule=constant"]
 FEW_VIEWS = ["data.num_views=4"]  # is enough for the paper's stages, and faster
@@ -107,7 +107,7 @@ def test_killed_at_random_moments(orbits, tiny_models, tmp_path):
     moments, steps = random.Random(0), []
     for least in (0, 1, 4, 9):
         process = start([*words("killed"), "resume=last"], tmp_path / "killed.log")
-        until = time.monotonic() + 120
+        until = time.monotonic() + TIMEOUT_S
         while time.monotonic() < until and process.is_alive():
             done = [int(p.stem[5:]) for p in (killed / "checkpoints").glob("step=*.ckpt")]
             if killed.exists() and max(done, default=0) >= least:

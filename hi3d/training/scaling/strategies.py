@@ -51,6 +51,11 @@ def build_strategy(name: str) -> str | Strategy:
     return name
 
 
+def can_skip(strategy: Strategy) -> bool:
+    """Whether taking the gradients away skips a step: DeepSpeed keeps its own."""
+    return not isinstance(strategy, DeepSpeedStrategy)
+
+
 def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     """Cut a network's parameters over a mesh; blocks are gathered when they run, one by one."""
     for name, blocks in network.named_modules():

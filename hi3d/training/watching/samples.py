@@ -57,7 +57,7 @@ class SampleOrbits(Callback):
         batch = self.orbits(trainer.datamodule, module.device)  # type: ignore[attr-defined]
         module.eval()
         module.position = BatchPosition("samples")
-        with module.averaged_weights():
+        with module.averaged_weights(), trainer.precision_plugin.forward_context():
             sampled = module.sample(batch, self.config.steps, self.config.sigma_max)
         module.train()
         if not trainer.is_global_zero:
