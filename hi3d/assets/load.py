@@ -10,6 +10,7 @@ from hi3d.assets.gltf import read_gltf
 from hi3d.assets.obj_file import read_obj, scanned_object_folder
 from hi3d.assets.parts import MAX_FACES, ObjectPart, RenderObject
 from hi3d.assets.ply_file import read_ply
+from hi3d.assets.shells import with_seen_sides
 from hi3d.errors import InputError
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
@@ -48,11 +49,10 @@ def load_object(
     normalised = RenderObject(tuple(parts)).normalised()
     if sum(_face_areas(part).sum() for part in normalised.parts) < MIN_AREA:
         raise InputError(f"{path} holds no triangles with an area: give another object")
-    if normalise:
-        return normalised
-    return RenderObject(
-        tuple(replace(part, vertices=part.vertices.astype(np.float32)) for part in parts)
-    )
+    if not normalise:
+        parts = [replace(part, vertices=part.vertices.astype(np.float32)) for part in parts]
+        return RenderObject(tuple(with_seen_sides(parts)))
+    return RenderObject(tuple(with_seen_sides(normalised.parts)))
 
 
 def read_parts(
@@ -106,9 +106,10 @@ def _with_needed_alpha(part: ObjectPart) -> ObjectPart | None:
     if part.texture is not None:
         lowest = lowest * part.texture[..., 3].min() / 255
         highest = highest * part.texture[..., 3].max() / 255
-    if alpha * highest < 1 / 255:
-        return None
-    return replace(part, alpha_mode="OPAQUE") if alpha * lowest >= 1 else part
+    cutoff = part.alpha_cutoff if part.alpha_mode == "MASK" else 1.0
+    if alpha * lowest >= cutoff:  # alpha 0 too with a cutoff of 0 (glTF 2.0, Section 3.9.4)
+        return replace(part, alpha_mode="OPAQUE")
+    return part if alpha * highest >= 1 / 255 else None
 
 
 def _face_areas(part: ObjectPart) -> np.ndarray:

@@ -14,6 +14,20 @@ MAX_FACES = 20_000_000
 
 
 @dataclass(frozen=True)
+class Sampler:
+    """How a texture goes on beyond [0, 1], and how its texels look from near."""
+
+    clamped: tuple[bool, bool] = (False, False)
+    """Whether along u and v the edge texels go on; else the texture repeats."""
+    nearest: bool = False
+    """Whether magnified texels have hard edges; else they are interpolated."""
+
+    def indices(self, index: np.ndarray, count: int, axis: int) -> np.ndarray:
+        """Texel indices of any value brought into [0, count) along u (`axis=0`) or v (1)."""
+        return index.clip(0, count - 1) if self.clamped[axis] else index % count
+
+
+@dataclass(frozen=True)
 class ObjectPart:
     """Triangles of one material.
 
@@ -28,7 +42,7 @@ class ObjectPart:
     base_color_factor: np.ndarray  # [4] float32
     """RGBA in [0, 1]; RGB in sRGB, alpha linear."""
     uvs: np.ndarray | None = None  # [V, 2] float32
-    """Texture coordinates, v up; beyond [0, 1] the texture repeats."""
+    """Texture coordinates, v up; `sampler` says what lies beyond [0, 1]."""
     texture: np.ndarray | None = None  # [H, W, 4] uint8
     """RGBA with RGB in sRGB, row 0 at the top (v = 1). Parts may share one array."""
     vertex_rgba: np.ndarray | None = None  # [V, 4] float32
@@ -37,6 +51,10 @@ class ObjectPart:
     """OPAQUE ignores alpha, MASK cuts at `alpha_cutoff`, BLEND mixes with what lies behind."""
     alpha_cutoff: float = 0.5
     """With MASK, points with a smaller alpha do not exist."""
+    sampler: Sampler = Sampler()
+    """How the texture is read."""
+    single_sided: bool = False
+    """Whether the triangles are seen from their front alone; else from both sides."""
 
     def __post_init__(self) -> None:
         num_vertices = len(self.vertices)

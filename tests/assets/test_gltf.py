@@ -111,10 +111,11 @@ def test_a_mesh_of_several_nodes_is_drawn_for_each_through_the_hierarchy(gltf, t
         {"mesh": 0},  # belongs to no scene
     ]
     gltf.content["scenes"][0]["nodes"] = [2]
-    first, second = gltf.load(tmp_path)
+    (part,) = gltf.load(tmp_path)
+    first, second = part.vertices[part.faces]
     # A quarter turn about z, (x, y, z) -> (-y, x, z), and a scale of 2 after the child's own move.
-    np.testing.assert_allclose(first.vertices, [[0, 2, 0], [0, 6, 0], [-8, 2, 2]], atol=1e-6)
-    np.testing.assert_allclose(second.vertices, [[0, 0, 14], [0, 4, 14], [-8, 0, 16]], atol=1e-6)
+    np.testing.assert_allclose(first, [[0, 2, 0], [0, 6, 0], [-8, 2, 2]], atol=1e-6)
+    np.testing.assert_allclose(second, [[0, 0, 14], [0, 4, 14], [-8, 0, 16]], atol=1e-6)
 
 
 def test_gpu_instances(gltf, tmp_path):
@@ -122,8 +123,8 @@ def test_gpu_instances(gltf, tmp_path):
     scales = gltf.accessor(np.array([[1, 1, 1], [3, 3, 3]], np.float32))
     attributes = {"attributes": {"TRANSLATION": moves, "SCALE": scales}}
     gltf.mesh(node={"extensions": {"EXT_mesh_gpu_instancing": attributes}})
-    parts = gltf.load(tmp_path)
-    np.testing.assert_allclose(parts[1].vertices, gltf.triangle * 3 + [10, 0, 0])
+    (part,) = gltf.load(tmp_path)
+    np.testing.assert_allclose(part.vertices[part.faces[1]], gltf.triangle * 3 + [10, 0, 0])
 
 
 def test_loops_in_the_node_tree_end(gltf, tmp_path):
