@@ -68,18 +68,23 @@ class _Primitive:
 _Place = Callable[[ObjectPart, _Primitive, np.ndarray], ObjectPart]
 
 
-def read_gltf(path: Path, max_texture_side: int) -> list[ObjectPart]:
+def read_gltf(path: Path, max_texture_side: int, root: Path | None = None) -> list[ObjectPart]:
     """Parts of a `.gltf` or `.glb` file, y up; those that are drawn often are one part.
 
     Node transforms, skins, instances and default morph weights are applied; animations are not.
     Points and lines are left out. A black base colour with emission, an old way to say "unlit",
     takes the emission as base colour.
 
+    Args:
+        path: of the file.
+        max_texture_side: larger textures are reduced to it, in texels.
+        root: of `hi3d.assets.textures.texture_root`.
+
     Raises:
         InputError: a texture or buffer is missing, a required extension is not read, or there are
             over `MAX_FACES` triangles.
     """
-    gltf = GltfFile(path)
+    gltf = GltfFile(path, root)
     for name in gltf.content.get("extensionsRequired", []):
         if name not in READ_EXTENSIONS and not name.startswith(IRRELEVANT_EXTENSIONS):
             remedy = converter(name, path)

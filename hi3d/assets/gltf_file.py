@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import numpy as np
 
-from hi3d.assets.textures import asset_path, find_texture
+from hi3d.assets.textures import asset_path, in_any_case, needed_texture
 from hi3d.errors import InputError
 
 DTYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -37,8 +37,8 @@ class GltfFile:
         InputError: it is no glTF 2.0.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, root: Path | None = None) -> None:
+        self.path, self.root = path, root
         data = path.read_bytes()
         self._chunk: bytes | None = None
         if data[:4] == b"glTF":
@@ -134,10 +134,7 @@ class GltfFile:
         uri = image["uri"]
         if uri.startswith("data:"):
             return label, _data_uri(uri)
-        path = find_texture(self.path.parent, uri)
-        if path is None:
-            raise InputError(f"texture {uri} of {self.path} is missing: put it beside the file")
-        return label, path.read_bytes()
+        return label, needed_texture([self.path.parent], uri, self.path, self.root).read_bytes()
 
     def _view(self, index: int, dtype: np.dtype, count: int, width: int, offset: int) -> np.ndarray:
         """Rows of a buffer view, which may be interleaved. [count, width]"""
@@ -165,10 +162,11 @@ class GltfFile:
             return self._chunk
         if uri.startswith("data:"):
             return _data_uri(uri)
-        path = asset_path(self.path.parent, uri)
+        path = asset_path(self.path.parent, uri, self.root)
         if path is None:
             raise InputError(f"buffer {uri} of {self.path} leaves its folder: move it there")
-        if not path.is_file():
+        path = in_any_case(path)
+        if path is None:
             raise InputError(f"buffer {uri} of {self.path} is missing: put it beside the file")
         return path.read_bytes()
 

@@ -8,13 +8,11 @@ import numpy as np
 
 from hi3d.assets.gltf_file import CONVERTERS, GltfFile, converter
 from hi3d.assets.parts import LIGHT_GREY, AlphaMode, Sampler
-from hi3d.assets.textures import decode_textures
+from hi3d.assets.textures import BLACK, decode_textures
 from hi3d.color import linear_from_srgb
 from hi3d.errors import InputError
 
 REPEAT, CLAMP_TO_EDGE, MIRRORED_REPEAT, NEAREST = 10497, 33071, 33648, 9728
-BLACK = 8 / 255
-"""A base colour below it in sRGB shows nothing: lossy images have no perfect black."""
 EMISSIVE_STRENGTH = "KHR_materials_emissive_strength"
 SPECULAR_GLOSSINESS = "KHR_materials_pbrSpecularGlossiness"
 TEXTURE_TRANSFORM = "KHR_texture_transform"

@@ -7,10 +7,11 @@ from typing import Literal
 import numpy as np
 
 from hi3d.assets.gltf import read_gltf
-from hi3d.assets.obj_file import read_obj, scanned_object_folder
 from hi3d.assets.parts import MAX_FACES, ObjectPart, RenderObject
-from hi3d.assets.ply_file import read_ply
+from hi3d.assets.ply.objects import read_ply
 from hi3d.assets.shells import with_seen_sides
+from hi3d.assets.wavefront.looks import scanned_object_folder
+from hi3d.assets.wavefront.objects import read_obj
 from hi3d.errors import InputError
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
@@ -22,6 +23,7 @@ def load_object(
     normalise: bool = True,
     up: Literal["y", "z"] | None = None,
     max_texture_side: int = 4096,
+    root: Path | None = None,
 ) -> RenderObject:
     """Read an object, with its scene graph applied, into the world (z up).
 
@@ -36,12 +38,14 @@ def load_object(
         up: the file's upward axis. With "y", (x, y, z) becomes (x, -z, y). By default "z" for PLY
             and Google Scanned Objects, and "y" for the others.
         max_texture_side: larger textures are reduced to it, in texels.
+        root: folder of the collection that the file belongs to, which other files that it names
+            may lie in; by default the folder above the file's.
 
     Raises:
         InputError: the file is missing, of another type or broken, a texture it names is missing or
             broken, it holds no surface, or more than `MAX_FACES` triangles.
     """
-    parts = read_parts(path, up, max_texture_side)
+    parts = read_parts(path, up, max_texture_side, root)
     parts = [part for part in map(_without_broken_faces, parts) if len(part.faces)]
     parts = [part for part in map(_with_needed_alpha, parts) if part is not None]
     if not parts:
@@ -56,7 +60,10 @@ def load_object(
 
 
 def read_parts(
-    path: str | Path, up: Literal["y", "z"] | None = None, max_texture_side: int = 4096
+    path: str | Path,
+    up: Literal["y", "z"] | None = None,
+    max_texture_side: int = 4096,
+    root: Path | None = None,
 ) -> list[ObjectPart]:
     """All parts of an object file as they are stored, turned z up; see `load_object`.
 
@@ -74,11 +81,11 @@ def read_parts(
         raise InputError(f"no object file at {path}: check the path")
     try:
         if suffix == ".ply":
-            parts = read_ply(path, max_texture_side)
+            parts = read_ply(path, max_texture_side, root)
         elif suffix == ".obj":
-            parts = read_obj(path, max_texture_side)
+            parts = read_obj(path, max_texture_side, root)
         else:
-            parts = read_gltf(path, max_texture_side)
+            parts = read_gltf(path, max_texture_side, root)
     except InputError:
         raise
     except Exception as error:

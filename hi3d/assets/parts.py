@@ -27,6 +27,9 @@ class Sampler:
         return index.clip(0, count - 1) if self.clamped[axis] else index % count
 
 
+REPEATED = Sampler()
+
+
 @dataclass(frozen=True)
 class ObjectPart:
     """Triangles of one material.
@@ -51,7 +54,7 @@ class ObjectPart:
     """OPAQUE ignores alpha, MASK cuts at `alpha_cutoff`, BLEND mixes with what lies behind."""
     alpha_cutoff: float = 0.5
     """With MASK, points with a smaller alpha do not exist."""
-    sampler: Sampler = Sampler()
+    sampler: Sampler = REPEATED
     """How the texture is read."""
     single_sided: bool = False
     """Whether the triangles are seen from their front alone; else from both sides."""

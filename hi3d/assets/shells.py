@@ -27,9 +27,7 @@ COINCIDENT = 5e-4
 """Largest distance of coincident triangles, as a share of the object's longest side."""
 OPPOSITE_COSINE = -0.9
 """Of the normals of triangles that are wound against each other."""
-NEAR_CORNERS = np.array([[1, 1, 1], [8, 1, 1], [1, 8, 1], [1, 1, 8]]) / np.array(
-    [[3], [10], [10], [10]]
-)
+NEAR_CORNERS = np.array([[1 / 3] * 3, [0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
 """Barycentric coordinates where a triangle must lie on others."""
 HULL_GAP = 0.1
 """Largest distance of a hull from what it outlines, as a share of the object's longest side."""
