@@ -46,12 +46,15 @@ def load_object(
             broken, it holds no surface, or more than `MAX_FACES` triangles.
     """
     parts = read_parts(path, up, max_texture_side, root)
-    parts = [part for part in map(_without_broken_faces, parts) if len(part.faces)]
-    parts = [part for part in map(_with_needed_alpha, parts) if part is not None]
+    shown = [part for part in map(_with_needed_alpha, parts) if part is not None]
+    sound = [_without_broken_faces(part) for part in shown if len(part.faces)]
+    parts = [part for part, _ in sound if len(part.faces)]
     if not parts:
         raise InputError(f"{path} holds no triangles with an area: give another object")
-    normalised = RenderObject(tuple(parts)).normalised()
-    if sum(_face_areas(part).sum() for part in normalised.parts) < MIN_AREA:
+    whole = RenderObject(tuple(parts))
+    normalised = whole.normalised()
+    longest_side = np.ptp(whole.bounds, axis=0).max()
+    if sum(area for _, area in sound) < MIN_AREA * longest_side**2:
         raise InputError(f"{path} holds no triangles with an area: give another object")
     if not normalise:
         parts = [replace(part, vertices=part.vertices.astype(np.float32)) for part in parts]
@@ -119,16 +122,16 @@ def _with_needed_alpha(part: ObjectPart) -> ObjectPart | None:
     return part if alpha * highest >= 1 / 255 else None
 
 
-def _face_areas(part: ObjectPart) -> np.ndarray:
-    """Areas of a part's triangles. [F]"""
-    a, b, c = part.vertices[part.faces].astype(np.float64).transpose(1, 0, 2)
-    return np.linalg.norm(np.cross(b - a, c - a), axis=-1) / 2
+def _without_broken_faces(part: ObjectPart) -> tuple[ObjectPart, float]:
+    """The part without triangles that have no area, non-finite corners or missing vertices.
 
-
-def _without_broken_faces(part: ObjectPart) -> ObjectPart:
-    """The part without triangles that have no area, non-finite corners or missing vertices."""
-    in_range = ((part.faces >= 0) & (part.faces < len(part.vertices))).all(axis=1)
-    part = replace(part, faces=part.faces[in_range])
+    With the area of those that are left.
+    """
+    if part.faces.min() < 0 or part.faces.max() >= len(part.vertices):
+        in_range = ((part.faces >= 0) & (part.faces < len(part.vertices))).all(axis=1)
+        part = replace(part, faces=part.faces[in_range])
     with np.errstate(invalid="ignore", over="ignore"):
-        areas = _face_areas(part)
-    return replace(part, faces=part.faces[np.isfinite(areas) & (areas > 0)])
+        areas = part.face_areas
+    sound = np.isfinite(areas) & (areas > 0)
+    kept = part if sound.all() else replace(part, faces=part.faces[sound])
+    return kept, float(areas[sound].sum())

@@ -1,6 +1,7 @@
 """Objects as they are rendered: parts with unlit base colours."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,8 @@ from hi3d.color import linear_from_srgb
 
 AlphaMode = Literal["OPAQUE", "MASK", "BLEND"]
 LIGHT_GREY = np.array([0.8, 0.8, 0.8, 1.0], np.float32)  # sRGB, of parts without a material
+BLOCK = 1 << 16
+"""Triangles that are worked on at a time."""
 MAX_FACES = 20_000_000
 """Larger objects are refused: they would take tens of gigabytes."""
 
@@ -79,6 +82,25 @@ class ObjectPart:
             raise ValueError(f"vertex_rgba must be [V, 4], got {self.vertex_rgba.shape}")
 
     @property
+    def used(self) -> np.ndarray:
+        """Which vertices triangles use. [V] bool"""
+        used = np.zeros(len(self.vertices), bool)
+        used[self.faces] = True
+        return used
+
+    @property
+    def face_areas(self) -> np.ndarray:
+        """Areas of the triangles. [F] float64"""
+        areas = np.empty(len(self.faces))
+        for start in range(0, len(areas), BLOCK):  # blocks that stay in the cache
+            faces = self.faces[start : start + BLOCK]
+            a, b, c = self.vertices[faces.T].astype(np.float64)
+            x, y = (b - a).T, (c - a).T
+            squares = [(x[i] * y[j] - x[j] * y[i]) ** 2 for i, j in ((1, 2), (2, 0), (0, 1))]
+            areas[start : start + BLOCK] = np.sqrt(sum(squares)) / 2
+        return areas
+
+    @property
     def linear_vertex_rgba(self) -> np.ndarray:
         """`base_color_factor * vertex_rgba` in linear light. [V, 4] float32"""
         factor = linear_from_srgb(self.base_color_factor)
@@ -101,9 +123,9 @@ class RenderObject:
     @property
     def points(self) -> np.ndarray:
         """The vertices that triangles use. [N, 3]"""
-        return np.concatenate([part.vertices[np.unique(part.faces)] for part in self.parts])
+        return np.concatenate([part.vertices[part.used] for part in self.parts])
 
-    @property
+    @cached_property
     def bounds(self) -> np.ndarray:
         """Smallest and largest corner of the box around the used vertices. [2, 3]"""
         points = self.points

@@ -53,12 +53,12 @@ def with_seen_sides(parts: Sequence[ObjectPart]) -> list[ObjectPart]:
     Args:
         parts: with `single_sided` as the file says.
     """
+    if sum(len(part.faces) for part in parts) > MAX_TRIANGLES:
+        return [replace(part, single_sided=False) for part in parts]
     soup = _Soup.of(parts)
-    hidden = np.zeros(len(soup.corners), bool)
-    if len(hidden) <= MAX_TRIANGLES:
-        hidden = _coincident(soup)
-        if any(part.single_sided and part.alpha_mode != "BLEND" for part in parts):
-            hidden |= _hulls(soup, parts)
+    hidden = _coincident(soup)
+    if any(part.single_sided and part.alpha_mode != "BLEND" for part in parts):
+        hidden |= _hulls(soup, parts)
     result = []
     for index, part in enumerate(parts):
         marked = hidden[soup.part == index]
