@@ -5,7 +5,6 @@ names than red, green and blue, and colors beside texture coordinates.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,7 +91,9 @@ _Layouts = list[tuple[str, int, list[_Property]]]
 
 def _parsed_header(header: str) -> tuple[str, list[str], _Layouts]:
     """Format, comments, and each element's name, count and properties."""
-    kind, comments, layouts = "", [], []
+    kind = ""
+    comments: list[str] = []
+    layouts: _Layouts = []
     for line in re.split(r"\r\n|\n|\r", header)[1:]:
         words = line.split()
         if not words:
@@ -123,14 +124,11 @@ def _property(words: list[str]) -> _Property:
 def _stored(entry: _Property, kind: str) -> _Property:
     """The property with the types that its bytes have."""
 
-    def stored(dtype: np.dtype | None) -> np.dtype | None:
-        if dtype is None:
-            return None
-        return np.dtype("<f8") if kind == "ascii" else dtype.newbyteorder(BYTE_ORDERS[kind])
+    def stored(dtype: np.dtype) -> np.dtype:
+        return np.dtype(BYTE_ORDERS[kind] + ("f8" if kind == "ascii" else dtype.str[1:]))
 
-    dtype = stored(entry.dtype)
-    assert dtype is not None
-    return _Property(entry.name, dtype, stored(entry.count_dtype))
+    count_dtype = None if entry.count_dtype is None else stored(entry.count_dtype)
+    return _Property(entry.name, stored(entry.dtype), count_dtype)
 
 
 def _element(
@@ -233,15 +231,14 @@ def _gathered(
     return data[first[:, None] + np.arange(dtype.itemsize)].view(dtype)[:, 0]
 
 
-def triangulated(polygons: PlyList) -> Iterator[np.ndarray]:
+def triangulated(polygons: PlyList) -> tuple[np.ndarray, np.ndarray]:
     """Fans over polygons: the polygon of each triangle [F], and corners in `values` [F, 3]."""
     num_triangles = (polygons.counts - 2).clip(0)
     polygon = np.repeat(np.arange(len(num_triangles)), num_triangles)
     before = np.cumsum(num_triangles) - num_triangles
     step = np.arange(len(polygon)) - before[polygon]
     first = polygons.starts[polygon]
-    yield polygon
-    yield np.stack([first, first + step + 1, first + step + 2], axis=1)
+    return polygon, np.stack([first, first + step + 1, first + step + 2], axis=1)
 
 
 def strip_triangles(strips: PlyList) -> np.ndarray:

@@ -82,11 +82,11 @@ def read_ply(path: Path, max_texture_side: int, root: Path | None = None) -> lis
     textures = decode_textures(contents, max_texture_side)
     parts = []
     for n, file in files.items():
-        chosen, look = number == n, {"texture": textures[str(file)]}
+        chosen, look = number == n, textures[str(file)]
         if uvs is not None and uvs.ndim == 3:
-            parts.append(_expanded(vertices, faces[chosen], uvs=uvs[chosen], **look))
+            parts.append(_expanded(vertices, faces[chosen], uvs=uvs[chosen], texture=look))
         else:
-            parts.append(ObjectPart(vertices, faces[chosen], np.ones(4, np.float32), uvs, **look))
+            parts.append(ObjectPart(vertices, faces[chosen], np.ones(4, np.float32), uvs, look))
     left = ~np.isin(number, used)
     if left.any():
         rest = None if polygon is None or corner is None else (polygon[left], corner[left])

@@ -65,7 +65,7 @@ class _Mesh:
     @property
     def has_uvs(self) -> np.ndarray:
         """Which triangles have texture coordinates. [F]"""
-        return (self.uv_corners >= 0).all(axis=1)
+        return np.asarray((self.uv_corners >= 0).all(axis=1))
 
     def part(self, index: int, look: Look) -> ObjectPart:
         """The triangles of one material."""
