@@ -28,7 +28,7 @@ COINCIDENT = 5e-4
 OPPOSITE_COSINE = -0.9
 """Of the normals of triangles that are wound against each other."""
 NEAR_CORNERS = np.array([[1 / 3] * 3, [0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
-"""Barycentric coordinates where a triangle must lie on others."""
+"""Barycentric coordinates of the points where a triangle is looked at."""
 HULL_GAP = 0.1
 """Largest distance of a hull from what it outlines, as a share of the object's longest side."""
 HULL_SHARE = 0.7
@@ -178,18 +178,23 @@ def _is_flat(soup: _Soup, parts: Sequence[ObjectPart], rows: np.ndarray) -> bool
     starts = np.searchsorted(soup.part, np.arange(len(parts)))
     for index in np.unique(soup.part[rows]):
         part = parts[index]
-        corners = part.faces[rows[soup.part[rows] == index] - starts[index]].ravel()
-        rgb = np.tile(part.base_color_factor[:3], (len(corners), 1))
+        faces = part.faces[rows[soup.part[rows] == index] - starts[index]]
+        rgb = np.tile(part.base_color_factor[:3], (len(NEAR_CORNERS), len(faces), 1))
         if part.vertex_rgba is not None:
-            rgb = rgb * part.vertex_rgba[corners, :3]
+            rgb = rgb * _within(part.vertex_rgba[:, :3], faces)
         if part.texture is not None and part.uvs is not None:
             height, width = part.texture.shape[:2]
-            u, v = part.uvs[corners].T
+            u, v = np.moveaxis(_within(part.uvs, faces), -1, 0)
             column = part.sampler.indices(np.floor(u * width).astype(int), width, 0)
             row = part.sampler.indices(np.floor((1 - v) * height).astype(int), height, 1)
             rgb = rgb * part.texture[row, column, :3] / 255
-        colors.append(rgb)
+        colors.append(rgb.reshape(-1, 3))
     return bool(np.concatenate(colors).std(axis=0).max() < FLAT)
+
+
+def _within(values: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Values of vertices [V, C] at four points of each triangle. [4, F, C]"""
+    return np.einsum("pk,fkc->pfc", NEAR_CORNERS, values[faces])
 
 
 def _scene(corners: np.ndarray) -> Any:
