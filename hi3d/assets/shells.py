@@ -29,6 +29,12 @@ OPPOSITE_COSINE = -0.9
 """Of the normals of triangles that are wound against each other."""
 NEAR_CORNERS = np.array([[1 / 3] * 3, [0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
 """Barycentric coordinates of the points where a triangle is looked at."""
+DIRECTIONS = np.array(
+    [[0.54, 0.62, 0.57], [-0.61, 0.55, 0.57], [0.58, -0.52, 0.63], [0.57, 0.63, -0.53]]
+)
+"""Of planes that few normals lie in."""
+LEAST_SHARE = 1e-3
+"""Of an object's area: less of it that coincides are folds of no importance."""
 HULL_GAP = 0.1
 """Largest distance of a hull from what it outlines, as a share of the object's longest side."""
 HULL_SHARE = 0.7
@@ -56,7 +62,9 @@ def with_seen_sides(parts: Sequence[ObjectPart]) -> list[ObjectPart]:
     if sum(len(part.faces) for part in parts) > MAX_TRIANGLES:
         return [replace(part, single_sided=False) for part in parts]
     soup = _Soup.of(parts)
-    hidden = _coincident(soup)
+    hidden = _coincident(soup) if _may_coincide(soup) else np.zeros(len(soup.corners), bool)
+    if soup.areas[hidden].sum() < LEAST_SHARE * soup.areas.sum():
+        hidden[:] = False
     if any(part.single_sided and part.alpha_mode != "BLEND" for part in parts):
         hidden |= _hulls(soup, parts)
     result = []
@@ -78,6 +86,7 @@ class _Soup:
     normals: np.ndarray  # [F, 3], unit
     areas: np.ndarray  # [F]
     part: np.ndarray  # [F]
+    vertex: np.ndarray  # [F, 3], the same where corners are welded
 
     @staticmethod
     def of(parts: Sequence[ObjectPart]) -> "_Soup":
@@ -88,14 +97,34 @@ class _Soup:
         normals = np.cross(b - a, c - a)
         length = np.linalg.norm(normals, axis=1)
         part = np.repeat(np.arange(len(parts)), [len(p.faces) for p in parts])
-        return _Soup(corners, normals / np.maximum(length, 1e-300)[:, None], length / 2, part)
+        normals /= np.maximum(length, 1e-300)[:, None]
+        x, y, z = np.rint(corners.reshape(-1, 3).T / WELD).astype(np.int64)
+        _, vertex = np.unique((x << 42) + (y << 21) + z, return_inverse=True)
+        return _Soup(corners, normals, length / 2, part, vertex.reshape(-1, 3))
+
+
+def _may_coincide(soup: _Soup) -> bool:
+    """Whether there are triangles at whose corners others have the opposite normal.
+
+    Opposite normals lie on two sides of every plane. Few other vertices have normals on both sides
+    of all of some planes: this spares most objects the search.
+    """
+    both = np.ones(soup.vertex.max() + 1, bool)
+    for direction in DIRECTIONS:
+        positive = soup.normals @ direction > 0
+        for side in (positive, ~positive):
+            met = np.zeros(len(both), bool)
+            met[soup.vertex[side]] = True
+            both &= met
+    area = soup.areas[both[soup.vertex].all(axis=1)].sum()
+    return bool(area > LEAST_SHARE * soup.areas.sum())
 
 
 def _coincident(soup: _Soup) -> np.ndarray:
     """Which triangles lie, as far as can be told from four points, on opposite ones. [F]"""
     # Opposite normals differ in the sign of their product with any fixed direction, so a ray from
     # one triangle finds the other in the scene of the other sign without meeting its own.
-    positive = soup.normals @ np.array([0.5377, 0.6180, 0.5734]) > 0
+    positive = soup.normals @ DIRECTIONS[0] > 0
     found = np.zeros(len(soup.corners), bool)
     for chosen, others in ((positive, ~positive), (~positive, positive)):
         rows, targets = np.flatnonzero(chosen), np.flatnonzero(others)
@@ -115,7 +144,9 @@ def _coincident(soup: _Soup) -> np.ndarray:
 
 def _hulls(soup: _Soup, parts: Sequence[ObjectPart]) -> np.ndarray:
     """Which triangles belong to the outline hull of other pieces. [F]"""
-    piece, num_pieces = _pieces(soup.corners)
+    piece, num_pieces = _pieces(soup.vertex)
+    if num_pieces == 1:
+        return np.zeros(len(piece), bool)
     claimed = np.array([part.single_sided and part.alpha_mode != "BLEND" for part in parts])
     claimed_piece = np.ones(num_pieces, bool)
     np.logical_and.at(claimed_piece, piece, claimed[soup.part])
@@ -154,11 +185,9 @@ def _hulls(soup: _Soup, parts: Sequence[ObjectPart]) -> np.ndarray:
     return candidate[piece]
 
 
-def _pieces(corners: np.ndarray) -> tuple[np.ndarray, int]:
+def _pieces(vertex: np.ndarray) -> tuple[np.ndarray, int]:
     """The connected piece of each triangle, and how many there are."""
-    keys = np.rint(corners.reshape(-1, 3) / WELD).astype(np.int64)
-    _, vertex = np.unique(keys, axis=0, return_inverse=True)
-    a, b, c = vertex.reshape(-1, 3).T
+    a, b, c = vertex.T
     edges = coo_array(
         (np.ones(2 * len(a), bool), (np.r_[a, b], np.r_[b, c])), [vertex.max() + 1] * 2
     )
