@@ -214,6 +214,13 @@ def test_triangle_strips(tmp_path, kind):
     assert (np.cross(b - a, c - a)[:, 2] > 0).all()
 
 
+def test_lines_of_text_may_be_longer_than_their_properties(tmp_path):
+    path = write(tmp_path / "a.ply", [vertices(), faces(([0, 1, 2],), ([0, 2, 3],))])
+    path.write_text(path.read_text().replace("3 0 1 2", "3 0 1 2 9 1 1"))
+    (part,) = load_object(path).parts
+    assert part.faces.tolist() == [[0, 1, 2], [0, 2, 3]]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_cut_off_files_are_one_clear_line(tmp_path, kind):
     path = write(tmp_path / "a.ply", [vertices(), faces(([0, 1, 2],), ([0, 1, 2, 3],))], kind=kind)

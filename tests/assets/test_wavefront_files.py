@@ -214,5 +214,8 @@ def test_material_file_is_missed_only_for_materials_that_are_used(tmp_path):
     put(tmp_path / "m.mtl", "newmtl m\nKd 0.6 0 0\n")
     (part,) = load(put(tmp_path / "a.obj", "mtllib gone.mtl\nmtllib m.mtl\n" + OBJ))
     np.testing.assert_allclose(part.base_color_factor[0], 0.6, atol=1e-6)
+    unused = OBJ.replace("usemtl m", "usemtl")
+    (part,) = load(put(tmp_path / "a.obj", "mtllib gone.mtl\n" + unused))
+    np.testing.assert_allclose(part.base_color_factor, [0.8, 0.8, 0.8, 1])
     with pytest.raises(InputError, match=r"material file gone.mtl .* is missing"):
         load(put(tmp_path / "a.obj", "mtllib gone.mtl\nmtllib m.mtl\n" + OBJ + "usemtl x\nf 1 2 3"))

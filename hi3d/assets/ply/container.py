@@ -77,12 +77,18 @@ def read_ply_file(path: Path) -> PlyFile:
     body = data[end.end() :]
     if kind == "ascii":
         # Numbers as doubles, so that text is read like a binary file of doubles.
+        lengths = np.array([len(line.split()) for line in body.splitlines() if line.strip()], int)
         body = np.array(body.split(), np.float64).astype("<f8").tobytes()
+        lines = np.concatenate([[0], np.cumsum(lengths * 8)])
+    rows = sum(count for _, count, properties in layouts if properties)
+    by_line = kind == "ascii" and len(lines) == rows + 1
     elements: dict[str, PlyElement] = {}
-    offset = 0
+    offset = row = 0
     for name, count, properties in layouts:
         stored = [_stored(entry, kind) for entry in properties]
-        elements[name], offset = _element(body, offset, count, properties, stored)
+        ends = lines[row : row + count + 1] if by_line and properties else None
+        elements[name], offset = _element(body, offset, count, properties, stored, ends)
+        row += count if properties else 0
     return PlyFile(elements, comments)
 
 
@@ -132,13 +138,23 @@ def _stored(entry: _Property, kind: str) -> _Property:
 
 
 def _element(
-    body: bytes, offset: int, count: int, properties: list[_Property], stored: list[_Property]
+    body: bytes,
+    offset: int,
+    count: int,
+    properties: list[_Property],
+    stored: list[_Property],
+    lines: np.ndarray | None,
 ) -> tuple[PlyElement, int]:
-    """An element that begins at `offset`, and where the next one begins."""
+    """An element that begins at `offset`, and where the next one begins.
+
+    Args:
+        lines: where each row begins and the last ends, if that is known; a row may be longer than
+            its properties.
+    """
     if not properties or count <= 0:
         return PlyElement(max(count, 0)), offset
     rows = _uniform_rows(body, offset, count, stored)
-    if rows is not None:
+    if rows is not None and (lines is None or rows.nbytes == lines[-1] - lines[0]):
         scalars, lists = {}, {}
         for index, entry in enumerate(properties):
             values = rows[f"v{index}"].astype(entry.dtype)
@@ -148,7 +164,7 @@ def _element(
                 width = values.shape[1]
                 lists[entry.name] = PlyList(np.full(count, width), values.reshape(-1))
         return PlyElement(count, scalars, lists), offset + rows.nbytes
-    return _ragged_rows(body, offset, count, properties, stored)
+    return _ragged_rows(body, offset, count, properties, stored, lines)
 
 
 def _uniform_rows(
@@ -178,12 +194,18 @@ def _uniform_rows(
 
 
 def _ragged_rows(
-    body: bytes, offset: int, count: int, properties: list[_Property], stored: list[_Property]
+    body: bytes,
+    offset: int,
+    count: int,
+    properties: list[_Property],
+    stored: list[_Property],
+    lines: np.ndarray | None,
 ) -> tuple[PlyElement, int]:
     """Rows whose lists differ in length."""
     places = np.empty((len(stored), count), np.int64)
     lengths = np.ones((len(stored), count), np.int64)
     for row in range(count):
+        offset = offset if lines is None else int(lines[row])
         for index, entry in enumerate(stored):
             length = 1
             if entry.count_dtype is not None:
@@ -193,6 +215,7 @@ def _ragged_rows(
             offset += length * entry.dtype.itemsize
     if offset > len(body):
         raise ValueError("it is cut off")
+    offset = offset if lines is None else int(lines[-1])
     data = np.frombuffer(body, np.uint8)
     scalars, lists = {}, {}
     for index, (entry, raw) in enumerate(zip(properties, stored, strict=True)):

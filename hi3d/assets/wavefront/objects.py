@@ -37,7 +37,8 @@ def read_obj(path: Path, max_texture_side: int, root: Path | None = None) -> lis
     mesh = _parsed(text, len(names))
     by_name, missing = find_materials(path, libraries, root)
     found = [by_name.get(name) for name in names]
-    if missing and (not by_name or None in found) and scanned_texture(path) is None:
+    used_names = [names[i] for i in np.unique(mesh.material_ids) if i >= 0 and found[i] is None]
+    if missing and any(used_names) and scanned_texture(path) is None:
         raise InputError(
             f"the material file {missing[0]} of {path} is missing: put it beside, or delete the "
             "mtllib line"
