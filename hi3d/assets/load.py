@@ -30,7 +30,8 @@ def load_object(
     Colours: in glTF, factors and vertex colours are linear and become sRGB; in OBJ and PLY they are
     sRGB already. Textures are sRGB everywhere. Emission, metalness and lights are left out: the
     renderings are unlit (see `read_gltf` and `read_obj` for the exceptions). Surfaces without a
-    material are light grey. Triangles without an area and invisible parts (alpha 0) are dropped.
+    material are light grey. Triangles without an area and invisible parts (alpha 0) are dropped;
+    which back sides are left out, `hi3d.assets.shells` decides.
 
     Args:
         path: a GLB, glTF, OBJ or PLY file.
@@ -101,8 +102,15 @@ def read_parts(
     if up is None:
         up = "z" if suffix == ".ply" or scanned_object_folder(path) else "y"
     if up == "y":
-        parts = [replace(p, vertices=p.vertices[:, [0, 2, 1]] * [1, -1, 1]) for p in parts]
+        parts = [replace(part, vertices=_z_up(part.vertices)) for part in parts]
     return parts
+
+
+def _z_up(y_up: np.ndarray) -> np.ndarray:
+    """(x, y, z) as (x, -z, y), without changing the type. [V, 3]"""
+    turned = np.empty_like(y_up)
+    turned[:, 0], turned[:, 1], turned[:, 2] = y_up[:, 0], -y_up[:, 2], y_up[:, 1]
+    return turned
 
 
 def _with_needed_alpha(part: ObjectPart) -> ObjectPart | None:
