@@ -11,6 +11,7 @@ from hi3d.assets.gltf_materials import (
     SPECULAR_GLOSSINESS,
     TEXTURE_TRANSFORM,
     GltfMaterial,
+    brightened,
     image_index,
     read_material,
     read_sampler,
@@ -98,9 +99,9 @@ def read_gltf(path: Path, max_texture_side: int, root: Path | None = None) -> li
                 images[index] = gltf.image(index)
     decoded = decode_textures(dict(images.values()), max_texture_side)
     textures = {index: decoded[label] for index, (label, _) in images.items()}
-    mirrored: dict[tuple[int, bool, bool], np.ndarray] = {}
+    changed: dict[tuple, np.ndarray] = {}
     return [
-        place(_part(gltf, primitive, textures, mirrored), primitive, matrices)
+        place(_part(gltf, primitive, textures, changed), primitive, matrices)
         for place, primitive, matrices in placed
     ]
 
@@ -109,9 +110,13 @@ def _part(
     gltf: GltfFile,
     primitive: _Primitive,
     textures: dict[int, np.ndarray],
-    mirrored: dict[tuple[int, bool, bool], np.ndarray],
+    changed: dict[tuple, np.ndarray],
 ) -> ObjectPart:
-    """A primitive in the coordinates of its mesh."""
+    """A primitive in the coordinates of its mesh.
+
+    Args:
+        changed: mirrored and brightened textures; added to.
+    """
     material, vertex_rgba = primitive.material, primitive.vertex_rgba
     if vertex_rgba is not None and material.emissive:
         vertex_rgba = np.concatenate([np.ones_like(vertex_rgba[:, :3]), vertex_rgba[:, 3:]], axis=1)
@@ -130,10 +135,11 @@ def _part(
     texture = textures[index]
     uvs = np.nan_to_num(primitive.uvs) * [1, -1] + [0, 1]  # v up
     sampler, along = read_sampler(gltf, material.texture_info, uvs)
-    if any(along):
-        if (index, *along) not in mirrored:
-            mirrored[index, *along] = with_mirror_images(texture, *along)
-        texture = mirrored[index, *along]
+    if any(along) or material.gain != 1:
+        key = (index, *along, material.gain)
+        if key not in changed:
+            changed[key] = with_mirror_images(brightened(texture, material.gain), *along)
+        texture = changed[key]
         uvs = uvs / (np.array(along) + 1)
     return replace(part, uvs=uvs.astype(np.float32), texture=texture, sampler=sampler)
 

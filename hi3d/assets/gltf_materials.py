@@ -9,7 +9,7 @@ import numpy as np
 from hi3d.assets.gltf_file import CONVERTERS, GltfFile, converter
 from hi3d.assets.parts import LIGHT_GREY, AlphaMode, Sampler
 from hi3d.assets.textures import BLACK, decode_textures
-from hi3d.color import linear_from_srgb
+from hi3d.color import linear_from_srgb, srgb_from_linear
 from hi3d.errors import InputError
 
 REPEAT, CLAMP_TO_EDGE, MIRRORED_REPEAT, NEAREST = 10497, 33071, 33648, 9728
@@ -30,6 +30,8 @@ class GltfMaterial:
     alpha_cutoff: float = 0.5
     emissive: bool = False
     """Whether the colour is the emission, which vertex colours do not change."""
+    gain: float = 1.0
+    """What the texture is multiplied by in linear light, beside `factor`."""
     single_sided: bool = False
     """Whether back sides are to be left out."""
 
@@ -50,8 +52,11 @@ def read_material(gltf: GltfFile, index: int | None, has_colors: bool) -> GltfMa
     emission = np.array(material.get("emissiveFactor", (0, 0, 0)), np.float64)
     emission = (emission * extensions.get(EMISSIVE_STRENGTH, {}).get("emissiveStrength", 1)).clip(0)
     emissive = emission.any() and _is_black(gltf, factor, info)
+    gain = 1.0
     if emissive:
-        factor[:3], info = emission.clip(0, 1), material.get("emissiveTexture")
+        info = material.get("emissiveTexture")
+        gain = max(1.0, float(emission.max())) if info is not None else 1.0
+        factor[:3] = (emission / gain).clip(0, 1)
     mode = material.get("alphaMode", "OPAQUE")
     if mode not in ("OPAQUE", "MASK", "BLEND"):
         mode = "OPAQUE"
@@ -60,7 +65,8 @@ def read_material(gltf: GltfFile, index: int | None, has_colors: bool) -> GltfMa
         info,
         mode,
         float(material.get("alphaCutoff", 0.5)),
-        emissive,
+        bool(emissive),
+        gain,
         not material.get("doubleSided", False),
     )
 
@@ -128,6 +134,15 @@ def read_sampler(
     ]
     nearest = sampler.get("magFilter") == NEAREST
     return Sampler((clamped[0], clamped[1]), nearest), (mirrored[0], mirrored[1])
+
+
+def brightened(texture: np.ndarray, gain: float) -> np.ndarray:
+    """A texture multiplied in linear light, and clipped. [H, W, 4] uint8"""
+    if gain == 1:
+        return texture
+    linear = linear_from_srgb(np.arange(256, dtype=np.float32)[:, None] / 255) * gain
+    curve = (srgb_from_linear(linear.clip(0, 1))[:, 0] * 255).round().astype(np.uint8)
+    return np.concatenate([curve[texture[..., :3]], texture[..., 3:]], axis=2)
 
 
 def with_mirror_images(texture: np.ndarray, along_u: bool, along_v: bool) -> np.ndarray:

@@ -39,7 +39,7 @@ HULL_GAP = 0.1
 """Largest distance of a hull from what it outlines, as a share of the object's longest side."""
 HULL_SHARE = 0.7
 """Least share of a hull's area that looks onto fronts of other pieces."""
-OUTSIDE_SHARE = 0.4
+OUTSIDE_SHARE = 0.25
 """Least share of a hull's area whose back has nothing before it."""
 OUTLINED_SHARE = 0.5
 """Least share of the open area of the outlined pieces that looks onto the hull."""

@@ -167,6 +167,13 @@ def test_emission_has_its_own_texture_and_no_vertex_colors(gltf, tmp_path):
     (part,) = gltf.load(tmp_path)
     assert part.texture[0, 0].tolist() == [9, 8, 7, 255]
     np.testing.assert_allclose(part.vertex_rgba, 1)
+    # 9 of 255 is 9 / 255 / 12.92 in linear light; times 12.92 it is 53 of 255 in sRGB.
+    gltf.content["materials"][0] |= {"emissiveFactor": [1, 0, 0.5]}
+    strength = {"KHR_materials_emissive_strength": {"emissiveStrength": 12.92}}
+    gltf.content["materials"][0]["extensions"] = strength
+    (part,) = gltf.load(tmp_path)
+    assert part.texture[0, 0].tolist() == [53, 50, 46, 255]
+    np.testing.assert_allclose(part.base_color_factor[:3], [1, 0, 0.735357], atol=1e-6)
 
 
 def test_emission_does_not_replace_a_dark_texture(gltf, tmp_path):

@@ -150,6 +150,7 @@ def test_continued_lines(tmp_path):
         ("-clamp off -blendu on -blendv off t.png", "t.png", (1, 1), (0, 0), False),
         ("-cc on -imfchan l -texres 512 -boost 1 -type sphere t.png", "t.png", (1, 1), (0, 0), 0),
         ("-s 1 1 1 2.5", "2.5", (1, 1), (0, 0), False),
+        ("t.png # wood", "t.png", (1, 1), (0, 0), False),
         ("-dash.png", "-dash.png", (1, 1), (0, 0), False),
     ],
 )

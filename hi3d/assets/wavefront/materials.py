@@ -155,7 +155,7 @@ def parse_map(text: str, folder: Path) -> TextureMap | None:
             words = words[2:]
         else:
             break
-    name = "".join(words).strip().strip("\"'")
+    name = "".join(words).split(" #")[0].strip().strip("\"'")
     if not name:
         return None
     return TextureMap(name, folder, (scale[0], scale[1]), (offset[0], offset[1]), clamped)

@@ -19,7 +19,7 @@ def read_obj(path: Path, max_texture_side: int, root: Path | None = None) -> lis
     Kd and vertex colours are sRGB. `map_Kd` replaces Kd, vertex colours replace Kd without a
     texture; faces without texture coordinates take no texture. `d` and `map_d` give alpha; the
     alpha of `map_Kd` itself only counts where `map_d` names it. Black materials with emission take
-    Ke or `map_Ke`. Textures are looked up beside the MTL file, then beside the OBJ. Where `mtllib`
+    that. Textures are looked up beside the MTL file, then beside the OBJ. Where `mtllib`
     names no file, the MTL file of the OBJ's own name counts. A scanned object without a usable
     `map_Kd` takes `materials/textures/texture.png`.
 
