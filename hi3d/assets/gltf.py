@@ -1,28 +1,39 @@
 """Objects from glTF 2.0: the default scene at rest, with unlit base colours."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from hi3d.assets.gltf_file import DRACO, GltfFile
+from hi3d.assets.gltf_file import DRACO, GltfFile, converter
 from hi3d.assets.gltf_materials import (
     SPECULAR_GLOSSINESS,
     TEXTURE_TRANSFORM,
     GltfMaterial,
+    brightened,
     image_index,
-    mirrors,
     read_material,
+    read_sampler,
     transformed_uvs,
     with_mirror_images,
 )
-from hi3d.assets.gltf_nodes import INSTANCING, instance_matrices, joint_matrices, world_matrices
+from hi3d.assets.gltf_nodes import (
+    INSTANCING,
+    instance_matrices,
+    joined_influences,
+    joint_matrices,
+    posed_matrices,
+    world_matrices,
+)
 from hi3d.assets.parts import MAX_FACES, ObjectPart
 from hi3d.assets.textures import decode_textures
 from hi3d.color import srgb_from_linear
 from hi3d.errors import InputError
+from hi3d.progress import console
 
+MANY_FACES = 5_000_000
+"""Objects with more triangles are announced: they take many seconds."""
 TRIANGLES, TRIANGLE_STRIP, TRIANGLE_FAN = 4, 5, 6
 READ_EXTENSIONS = {
     DRACO,
@@ -55,108 +66,165 @@ class _Primitive:
     weights: np.ndarray | None  # [V, K]
 
 
-def read_gltf(path: Path, max_texture_side: int) -> list[ObjectPart]:
-    """Parts of a `.gltf` or `.glb` file, y up.
+_Place = Callable[[ObjectPart, _Primitive, np.ndarray], ObjectPart]
+
+
+def read_gltf(path: Path, max_texture_side: int, root: Path | None = None) -> list[ObjectPart]:
+    """Parts of a `.gltf` or `.glb` file, y up; those that are drawn often are one part.
 
     Node transforms, skins, instances and default morph weights are applied; animations are not.
     Points and lines are left out. A black base colour with emission, an old way to say "unlit",
     takes the emission as base colour.
 
+    Args:
+        path: of the file.
+        max_texture_side: larger textures are reduced to it, in texels.
+        root: of `hi3d.assets.textures.texture_root`.
+
     Raises:
         InputError: a texture or buffer is missing, a required extension is not read, or there are
             over `MAX_FACES` triangles.
     """
-    gltf = GltfFile(path)
+    gltf = GltfFile(path, root)
     for name in gltf.content.get("extensionsRequired", []):
         if name not in READ_EXTENSIONS and not name.startswith(IRRELEVANT_EXTENSIONS):
-            raise InputError(f"{path} requires {name}, which is not read: export it without")
+            remedy = converter(name, path)
+            raise InputError(f"{path} requires {name}, which is not read: {remedy}")
     placed = list(_placed_primitives(gltf))
     images = {}
-    for primitive, _, _ in placed:
+    for _, primitive, _ in placed:
         if primitive.material.texture_info is not None:
             index = image_index(gltf, primitive.material.texture_info)
             if index not in images:
                 images[index] = gltf.image(index)
     decoded = decode_textures(dict(images.values()), max_texture_side)
     textures = {index: decoded[label] for index, (label, _) in images.items()}
-    mirrored: dict[tuple[int, bool, bool], np.ndarray] = {}
-    return [_part(gltf, *entry, textures, mirrored) for entry in placed]
+    changed: dict[tuple, np.ndarray] = {}
+    return [
+        place(_part(gltf, primitive, textures, changed), primitive, matrices)
+        for place, primitive, matrices in placed
+    ]
 
 
 def _part(
     gltf: GltfFile,
     primitive: _Primitive,
-    vertices: np.ndarray,
-    faces: np.ndarray,
     textures: dict[int, np.ndarray],
-    mirrored: dict[tuple[int, bool, bool], np.ndarray],
+    changed: dict[tuple, np.ndarray],
 ) -> ObjectPart:
-    material, texture, uvs = primitive.material, None, None
-    if material.texture_info is not None and primitive.uvs is not None:
-        index = image_index(gltf, material.texture_info)
-        texture = textures[index]
-        uvs = np.nan_to_num(primitive.uvs) * [1, -1] + [0, 1]  # v up
-        key = (index, *mirrors(gltf, material.texture_info, uvs))
-        if any(key[1:]):
-            if key not in mirrored:
-                mirrored[key] = with_mirror_images(texture, *key[1:])
-            texture = mirrored[key]
-            uvs = uvs / (np.array(key[1:]) + 1)
-        uvs = uvs.astype(np.float32)
-    vertex_rgba = primitive.vertex_rgba
-    return ObjectPart(
-        vertices,
-        faces,
+    """A primitive in the coordinates of its mesh.
+
+    Args:
+        changed: mirrored and brightened textures; added to.
+    """
+    material, vertex_rgba = primitive.material, primitive.vertex_rgba
+    if vertex_rgba is not None and material.emissive:
+        vertex_rgba = np.concatenate([np.ones_like(vertex_rgba[:, :3]), vertex_rgba[:, 3:]], axis=1)
+    part = ObjectPart(
+        primitive.positions,
+        primitive.faces,
         srgb_from_linear(material.factor),
-        uvs,
-        texture,
-        None if vertex_rgba is None else srgb_from_linear(vertex_rgba),
-        material.alpha_mode,
-        material.alpha_cutoff,
+        vertex_rgba=None if vertex_rgba is None else srgb_from_linear(vertex_rgba),
+        alpha_mode=material.alpha_mode,
+        alpha_cutoff=material.alpha_cutoff,
+        single_sided=material.single_sided,
     )
+    if material.texture_info is None or primitive.uvs is None:
+        return part
+    index = image_index(gltf, material.texture_info)
+    texture = textures[index]
+    uvs = np.nan_to_num(primitive.uvs) * [1, -1] + [0, 1]  # v up
+    sampler, along = read_sampler(gltf, material.texture_info, uvs)
+    if any(along) or material.gain != 1:
+        key = (index, *along, material.gain)
+        if key not in changed:
+            changed[key] = with_mirror_images(brightened(texture, material.gain), *along)
+        texture = changed[key]
+        uvs = uvs / (np.array(along) + 1)
+    return replace(part, uvs=uvs.astype(np.float32), texture=texture, sampler=sampler)
 
 
-def _placed_primitives(
-    gltf: GltfFile,
-) -> Iterator[tuple[_Primitive, np.ndarray, np.ndarray]]:
-    """Each primitive with world vertices and faces, once for every instance."""
+def _placed_primitives(gltf: GltfFile) -> Iterator[tuple[_Place, _Primitive, np.ndarray]]:
+    """Each primitive with the matrices of all its places, or of its joints. [I or J, 4, 4]"""
     world = world_matrices(gltf)
-    cache: dict[tuple, list[_Primitive]] = {}
-    num_faces = 0
+    posed = posed_matrices(gltf, world)
+    primitives: dict[tuple, list[_Primitive]] = {}
+    places: dict[tuple, list[np.ndarray]] = {}
     for index, node_matrix in world.items():
         node = gltf.entry("nodes", index)
         if "mesh" not in node:
             continue
         weights = tuple(node.get("weights", gltf.entry("meshes", node["mesh"]).get("weights", ())))
         key = (node["mesh"], weights)
-        if key not in cache:
-            cache[key] = list(_primitives(gltf, *key))
-        matrices_of_joints = joint_matrices(gltf, node, world)
-        instances = instance_matrices(gltf, node)
-        for primitive in cache[key]:
-            num_faces += len(primitive.faces) * len(instances)
-            if num_faces > MAX_FACES:
-                raise InputError(f"{gltf.path} has over {MAX_FACES} triangles: simplify it")
-            for instance in instances:
-                matrices = (node_matrix @ instance)[None]
-                if matrices_of_joints is not None and primitive.joints is not None:
-                    # Skinned vertices follow their joints alone (glTF 2.0, Section 3.7.3.3).
-                    matrices = matrices_of_joints
-                yield primitive, *_placed(primitive, matrices)
+        if key not in primitives:
+            primitives[key] = list(_primitives(gltf, *key))
+        matrices = joint_matrices(gltf, node, posed)
+        if matrices is None:
+            matrices = node_matrix @ instance_matrices(gltf, node)
+            skin = None
+        else:  # skinned vertices follow their joints alone (glTF 2.0, Section 3.7.3.3)
+            skin = index
+        places.setdefault((key, skin), []).append(matrices)
+    _check_size(
+        gltf,
+        [
+            (primitives[key], sum(map(len, found)) if skin is None else 1)
+            for (key, skin), found in places.items()
+        ],
+    )
+    for (key, skin), found in places.items():
+        for primitive in primitives[key]:
+            if skin is None:
+                yield _placed, primitive, np.concatenate(found)
+            elif primitive.joints is None:
+                yield _placed, primitive, world[skin][None]
+            else:
+                yield _skinned, primitive, np.concatenate(found)
 
 
-def _placed(primitive: _Primitive, matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices moved by one matrix, or by the weighted joints' ones; mirrored faces turned."""
-    if primitive.joints is None or primitive.weights is None or len(matrices) == 1:
-        blended = matrices[:1]
-    else:
-        blended = np.zeros((len(primitive.positions), 4, 4))
-        for joint, weight in zip(primitive.joints.T, primitive.weights.T, strict=True):
-            blended += weight[:, None, None] * matrices[joint]
+def _check_size(gltf: GltfFile, placed: list[tuple[list[_Primitive], int]]) -> None:
+    """Refuse too many triangles, and announce what will take long."""
+    num_faces = sum(len(p.faces) * count for primitives, count in placed for p in primitives)
+    if num_faces > MAX_FACES:
+        raise InputError(f"{gltf.path} has over {MAX_FACES} triangles: simplify it")
+    most = max((count for _, count in placed), default=0)
+    if num_faces > MANY_FACES:
+        console.print(
+            f"{gltf.path.name} has {num_faces / 1e6:.1f} million triangles"
+            + (f" in up to {most} instances of a mesh" if most > 1 else "")
+            + ": this takes a while"
+        )
+
+
+def _skinned(part: ObjectPart, primitive: _Primitive, matrices: np.ndarray) -> ObjectPart:
+    """The part in the world, moved by its joints."""
+    assert primitive.joints is not None
+    assert primitive.weights is not None
+    blended = np.zeros((len(part.vertices), 4, 4))
+    for joint, weight in zip(primitive.joints.T, primitive.weights.T, strict=True):
+        blended += weight[:, None, None] * matrices[joint]
     linear = blended[:, :3, :3]
-    vertices = (linear @ primitive.positions[:, :, None])[:, :, 0] + blended[:, :3, 3]
+    vertices = (linear @ part.vertices[:, :, None])[:, :, 0] + blended[:, :3, 3]
     mirrored = np.linalg.det(linear.mean(axis=0)) < 0
-    return vertices, primitive.faces[:, ::-1] if mirrored else primitive.faces
+    return replace(part, vertices=vertices, faces=part.faces[:, ::-1] if mirrored else part.faces)
+
+
+def _placed(part: ObjectPart, primitive: _Primitive, matrices: np.ndarray) -> ObjectPart:
+    """The part in the world, once for each matrix; mirrored faces are turned."""
+    count, size = len(matrices), len(part.vertices)
+    linear = matrices[:, :3, :3]
+    vertices = part.vertices @ linear.swapaxes(1, 2) + matrices[:, None, :3, 3]
+    faces = np.tile(part.faces, (count, 1, 1))
+    mirrored = np.linalg.det(linear) < 0
+    faces[mirrored] = faces[mirrored][:, :, ::-1]
+    faces += (np.arange(count) * size)[:, None, None]
+    return replace(
+        part,
+        vertices=vertices.reshape(-1, 3),
+        faces=faces.reshape(-1, 3),
+        uvs=None if part.uvs is None else np.tile(part.uvs, (count, 1)),
+        vertex_rgba=None if part.vertex_rgba is None else np.tile(part.vertex_rgba, (count, 1)),
+    )
 
 
 def _primitives(gltf: GltfFile, mesh: int, weights: tuple[float, ...]) -> Iterator[_Primitive]:
@@ -200,18 +268,15 @@ def _primitives(gltf: GltfFile, mesh: int, weights: tuple[float, ...]) -> Iterat
         if material.texture_info is not None:
             uvs = transformed_uvs(material.texture_info, attribute, len(positions))
         rgba = attribute("COLOR_0")
-        joints, joint_weights = attribute("JOINTS_0"), attribute("WEIGHTS_0")
-        if joints is not None and joint_weights is not None:
-            joint_weights = joint_weights / np.maximum(joint_weights.sum(1, keepdims=True), 1e-8)
-            joints, joint_weights = joints[used].astype(np.int64), joint_weights[used]
+        joints, joint_weights = joined_influences(accessors, attribute)
         yield _Primitive(
             positions[used],
             faces.reshape(-1, 3),
             material,
             None if uvs is None else uvs[used],
             None if rgba is None else _rgba(rgba[used]),
-            joints,
-            joint_weights,
+            None if joints is None else joints[used],
+            None if joint_weights is None else joint_weights[used],
         )
 
 

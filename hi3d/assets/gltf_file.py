@@ -8,12 +8,13 @@ import base64
 import json
 import struct
 from pathlib import Path
+from shlex import quote
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
 
-from hi3d.assets.textures import asset_path, find_texture
+from hi3d.assets.textures import asset_path, in_any_case, needed_texture
 from hi3d.errors import InputError
 
 DTYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -21,6 +22,12 @@ WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "M
 MAX_VALUES = 200_000_000
 """Of one accessor: a broken count is refused before memory is taken for it."""
 DRACO = "KHR_draco_mesh_compression"
+CONVERTERS = {
+    "EXT_meshopt_compression": "copy",
+    "KHR_meshopt_compression": "copy",
+    "KHR_texture_basisu": "ktxdecompress",
+}
+"""Commands of the npm package @gltf-transform/cli that write a file without an extension."""
 
 
 class GltfFile:
@@ -30,8 +37,8 @@ class GltfFile:
         InputError: it is no glTF 2.0.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, root: Path | None = None) -> None:
+        self.path, self.root = path, root
         data = path.read_bytes()
         self._chunk: bytes | None = None
         if data[:4] == b"glTF":
@@ -41,6 +48,8 @@ class GltfFile:
         if not version.startswith("2."):
             raise InputError(f"{path} is glTF {version}: convert it to glTF 2.0")
         self._buffers: dict[int, bytes] = {}
+        self.brightest: dict[int, int] = {}
+        """The largest RGB value of images that were looked at for it."""
 
     def entry(self, kind: str, index: int) -> dict[str, Any]:
         """Entry `index` of a top-level list such as "nodes".
@@ -96,8 +105,9 @@ class GltfFile:
         data = {entry["unique_id"]: entry["data"] for entry in decoded.attributes}
         attributes = {}
         for name, identifier in extension["attributes"].items():
-            values = np.asarray(data[identifier])
             accessor = self.entry("accessors", primitive["attributes"][name])
+            # The library widens 16-bit integers to 32 bits and gives signed ones as floats.
+            values = _as_type(data[identifier], np.dtype(DTYPES[accessor["componentType"]]))
             attributes[name] = normalised(values) if accessor.get("normalized") else values
         faces = getattr(decoded, "faces", None)
         return attributes, None if faces is None else np.asarray(faces)
@@ -124,10 +134,7 @@ class GltfFile:
         uri = image["uri"]
         if uri.startswith("data:"):
             return label, _data_uri(uri)
-        path = find_texture(self.path.parent, uri)
-        if path is None:
-            raise InputError(f"texture {uri} of {self.path} is missing: put it beside the file")
-        return label, path.read_bytes()
+        return label, needed_texture([self.path.parent], uri, self.path, self.root).read_bytes()
 
     def _view(self, index: int, dtype: np.dtype, count: int, width: int, offset: int) -> np.ndarray:
         """Rows of a buffer view, which may be interleaved. [count, width]"""
@@ -155,12 +162,21 @@ class GltfFile:
             return self._chunk
         if uri.startswith("data:"):
             return _data_uri(uri)
-        path = asset_path(self.path.parent, uri)
+        path = asset_path(self.path.parent, uri, self.root)
         if path is None:
             raise InputError(f"buffer {uri} of {self.path} leaves its folder: move it there")
-        if not path.is_file():
+        path = in_any_case(path)
+        if path is None:
             raise InputError(f"buffer {uri} of {self.path} is missing: put it beside the file")
         return path.read_bytes()
+
+
+def converter(extension: str, path: Path) -> str:
+    """What to do about a glTF extension that is not read, in words for an error."""
+    if extension not in CONVERTERS:
+        return "export it without"
+    files = f"{quote(str(path))} {quote(str(path.with_name(f'{path.stem}-plain.glb')))}"
+    return f"convert it with: npx @gltf-transform/cli {CONVERTERS[extension]} {files}"
 
 
 def normalised(values: np.ndarray) -> np.ndarray:
@@ -169,6 +185,15 @@ def normalised(values: np.ndarray) -> np.ndarray:
         return values
     largest = np.iinfo(values.dtype).max
     return np.maximum(values.astype(np.float32) / np.float32(largest), -1)
+
+
+def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Values in an accessor's component type; integers are rounded and held in its range."""
+    values = np.asarray(values)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        values = np.rint(values.astype(np.float64)).clip(limits.min, limits.max)
+    return values.astype(dtype)
 
 
 def _chunks(data: bytes) -> tuple[bytes, bytes | None]:

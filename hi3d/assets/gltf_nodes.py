@@ -1,5 +1,6 @@
 """Where the nodes of a glTF scene, their joints and their instances stand."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,21 @@ def world_matrices(gltf: GltfFile) -> dict[int, np.ndarray]:
     else:
         children = {child for node in nodes for child in node.get("children", [])}
         roots = [index for index in range(len(nodes)) if index not in children]
-    world: dict[int, np.ndarray] = {}
+    return _reached(gltf, roots, {})
+
+
+def posed_matrices(gltf: GltfFile, world: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """World matrix of every node, also of those outside the scene: joints may lie there."""
+    nodes = gltf.content.get("nodes", [])
+    children = {child for node in nodes for child in node.get("children", [])}
+    roots = [index for index in range(len(nodes)) if index not in children]
+    return _reached(gltf, roots, dict(world))
+
+
+def _reached(
+    gltf: GltfFile, roots: list[int], world: dict[int, np.ndarray]
+) -> dict[int, np.ndarray]:
+    """`world` with the matrices of the nodes below `roots` added."""
     queue = [(index, np.eye(4)) for index in reversed(roots)]
     while queue:
         index, parent = queue.pop()
@@ -49,8 +64,8 @@ def _trs(translation: Any, rotation: Any, scale: Any) -> np.ndarray:
     return matrix
 
 
-def instance_matrices(gltf: GltfFile, node: dict[str, Any]) -> list[np.ndarray]:
-    """Matrices of EXT_mesh_gpu_instancing; one identity where it is not used."""
+def instance_matrices(gltf: GltfFile, node: dict[str, Any]) -> np.ndarray:
+    """Matrices of EXT_mesh_gpu_instancing [I, 4, 4]; one identity where it is not used."""
     attributes = node.get("extensions", {}).get(INSTANCING, {}).get("attributes", {})
     values = {
         name: gltf.accessor(index)
@@ -58,22 +73,48 @@ def instance_matrices(gltf: GltfFile, node: dict[str, Any]) -> list[np.ndarray]:
         if name in ("TRANSLATION", "ROTATION", "SCALE")
     }
     if not values:
-        return [np.eye(4)]
+        return np.eye(4)[None]
     count = len(next(iter(values.values())))
     translation = values.get("TRANSLATION", np.zeros((count, 3)))
     rotation = values.get("ROTATION", np.tile([0, 0, 0, 1], (count, 1)))
     scale = values.get("SCALE", np.ones((count, 3)))
-    return [_trs(*row) for row in zip(translation, rotation, scale, strict=True)]
+    rows = [_trs(*row) for row in zip(translation, rotation, scale, strict=True)]
+    return np.array(rows).reshape(-1, 4, 4)
+
+
+def joined_influences(
+    names: Iterable[str], attribute: Callable[[str], np.ndarray | None]
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Joints and weights [V, K] of all sets JOINTS_n, WEIGHTS_n of a primitive; None without.
+
+    Args:
+        names: of its attributes.
+        attribute: gives the values of one.
+    """
+    sets = sorted(name.removeprefix("JOINTS_") for name in names if name.startswith("JOINTS_"))
+    found = [(attribute(f"JOINTS_{n}"), attribute(f"WEIGHTS_{n}")) for n in sets]
+    pairs = [(j, w) for j, w in found if j is not None and w is not None]
+    if not pairs:
+        return None, None
+    joints = np.concatenate([joints for joints, _ in pairs], axis=1).astype(np.int64)
+    weights = np.concatenate([weights for _, weights in pairs], axis=1).astype(np.float64)
+    total = weights.sum(axis=1, keepdims=True)
+    weights[total[:, 0] <= 0, 0] = 1  # such vertices follow their first joint
+    return joints, weights / np.where(total > 0, total, 1)
 
 
 def joint_matrices(
-    gltf: GltfFile, node: dict[str, Any], world: dict[int, np.ndarray]
+    gltf: GltfFile, node: dict[str, Any], posed: dict[int, np.ndarray]
 ) -> np.ndarray | None:
-    """World matrix times inverse bind matrix of every joint of the node's skin. [J, 4, 4]"""
+    """World matrix times inverse bind matrix of every joint of the node's skin. [J, 4, 4]
+
+    Args:
+        posed: of `posed_matrices`.
+    """
     if "skin" not in node:
         return None
     skin = gltf.entry("skins", node["skin"])
-    joints = np.stack([world.get(index, np.eye(4)) for index in skin["joints"]])
+    joints = np.stack([posed.get(index, np.eye(4)) for index in skin["joints"]])
     if "inverseBindMatrices" not in skin:
         return joints
     inverse_bind = gltf.accessor(skin["inverseBindMatrices"]).reshape(-1, 4, 4).swapaxes(1, 2)

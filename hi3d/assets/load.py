@@ -7,9 +7,11 @@ from typing import Literal
 import numpy as np
 
 from hi3d.assets.gltf import read_gltf
-from hi3d.assets.obj_file import read_obj, scanned_object_folder
 from hi3d.assets.parts import MAX_FACES, ObjectPart, RenderObject
-from hi3d.assets.ply_file import read_ply
+from hi3d.assets.ply.objects import read_ply
+from hi3d.assets.shells import with_seen_sides
+from hi3d.assets.wavefront.looks import scanned_object_folder
+from hi3d.assets.wavefront.objects import read_obj
 from hi3d.errors import InputError
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
@@ -21,13 +23,15 @@ def load_object(
     normalise: bool = True,
     up: Literal["y", "z"] | None = None,
     max_texture_side: int = 4096,
+    root: Path | None = None,
 ) -> RenderObject:
     """Read an object, with its scene graph applied, into the world (z up).
 
     Colours: in glTF, factors and vertex colours are linear and become sRGB; in OBJ and PLY they are
     sRGB already. Textures are sRGB everywhere. Emission, metalness and lights are left out: the
     renderings are unlit (see `read_gltf` and `read_obj` for the exceptions). Surfaces without a
-    material are light grey. Triangles without an area and invisible parts (alpha 0) are dropped.
+    material are light grey. Triangles without an area and invisible parts (alpha 0) are dropped;
+    which back sides are left out, `hi3d.assets.shells` decides.
 
     Args:
         path: a GLB, glTF, OBJ or PLY file.
@@ -35,28 +39,35 @@ def load_object(
         up: the file's upward axis. With "y", (x, y, z) becomes (x, -z, y). By default "z" for PLY
             and Google Scanned Objects, and "y" for the others.
         max_texture_side: larger textures are reduced to it, in texels.
+        root: folder of the collection that the file belongs to, which other files that it names
+            may lie in; by default the folder above the file's.
 
     Raises:
         InputError: the file is missing, of another type or broken, a texture it names is missing or
             broken, it holds no surface, or more than `MAX_FACES` triangles.
     """
-    parts = read_parts(path, up, max_texture_side)
-    parts = [part for part in map(_without_broken_faces, parts) if len(part.faces)]
-    parts = [part for part in map(_with_needed_alpha, parts) if part is not None]
+    parts = read_parts(path, up, max_texture_side, root)
+    shown = [part for part in map(_with_needed_alpha, parts) if part is not None]
+    sound = [_without_broken_faces(part) for part in shown if len(part.faces)]
+    parts = [part for part, _ in sound if len(part.faces)]
     if not parts:
         raise InputError(f"{path} holds no triangles with an area: give another object")
-    normalised = RenderObject(tuple(parts)).normalised()
-    if sum(_face_areas(part).sum() for part in normalised.parts) < MIN_AREA:
+    whole = RenderObject(tuple(parts))
+    normalised = whole.normalised()
+    longest_side = np.ptp(whole.bounds, axis=0).max()
+    if sum(area for _, area in sound) < MIN_AREA * longest_side**2:
         raise InputError(f"{path} holds no triangles with an area: give another object")
-    if normalise:
-        return normalised
-    return RenderObject(
-        tuple(replace(part, vertices=part.vertices.astype(np.float32)) for part in parts)
-    )
+    if not normalise:
+        parts = [replace(part, vertices=part.vertices.astype(np.float32)) for part in parts]
+        return RenderObject(tuple(with_seen_sides(parts)))
+    return RenderObject(tuple(with_seen_sides(normalised.parts)))
 
 
 def read_parts(
-    path: str | Path, up: Literal["y", "z"] | None = None, max_texture_side: int = 4096
+    path: str | Path,
+    up: Literal["y", "z"] | None = None,
+    max_texture_side: int = 4096,
+    root: Path | None = None,
 ) -> list[ObjectPart]:
     """All parts of an object file as they are stored, turned z up; see `load_object`.
 
@@ -74,11 +85,11 @@ def read_parts(
         raise InputError(f"no object file at {path}: check the path")
     try:
         if suffix == ".ply":
-            parts = read_ply(path, max_texture_side)
+            parts = read_ply(path, max_texture_side, root)
         elif suffix == ".obj":
-            parts = read_obj(path, max_texture_side)
+            parts = read_obj(path, max_texture_side, root)
         else:
-            parts = read_gltf(path, max_texture_side)
+            parts = read_gltf(path, max_texture_side, root)
     except InputError:
         raise
     except Exception as error:
@@ -91,8 +102,15 @@ def read_parts(
     if up is None:
         up = "z" if suffix == ".ply" or scanned_object_folder(path) else "y"
     if up == "y":
-        parts = [replace(p, vertices=p.vertices[:, [0, 2, 1]] * [1, -1, 1]) for p in parts]
+        parts = [replace(part, vertices=_z_up(part.vertices)) for part in parts]
     return parts
+
+
+def _z_up(y_up: np.ndarray) -> np.ndarray:
+    """(x, y, z) as (x, -z, y), without changing the type. [V, 3]"""
+    turned = np.empty_like(y_up)
+    turned[:, 0], turned[:, 1], turned[:, 2] = y_up[:, 0], -y_up[:, 2], y_up[:, 1]
+    return turned
 
 
 def _with_needed_alpha(part: ObjectPart) -> ObjectPart | None:
@@ -106,21 +124,22 @@ def _with_needed_alpha(part: ObjectPart) -> ObjectPart | None:
     if part.texture is not None:
         lowest = lowest * part.texture[..., 3].min() / 255
         highest = highest * part.texture[..., 3].max() / 255
-    if alpha * highest < 1 / 255:
-        return None
-    return replace(part, alpha_mode="OPAQUE") if alpha * lowest >= 1 else part
+    cutoff = part.alpha_cutoff if part.alpha_mode == "MASK" else 1.0
+    if alpha * lowest >= cutoff:  # alpha 0 too with a cutoff of 0 (glTF 2.0, Section 3.9.4)
+        return replace(part, alpha_mode="OPAQUE")
+    return part if alpha * highest >= 1 / 255 else None
 
 
-def _face_areas(part: ObjectPart) -> np.ndarray:
-    """Areas of a part's triangles. [F]"""
-    a, b, c = part.vertices[part.faces].astype(np.float64).transpose(1, 0, 2)
-    return np.linalg.norm(np.cross(b - a, c - a), axis=-1) / 2
+def _without_broken_faces(part: ObjectPart) -> tuple[ObjectPart, float]:
+    """The part without triangles that have no area, non-finite corners or missing vertices.
 
-
-def _without_broken_faces(part: ObjectPart) -> ObjectPart:
-    """The part without triangles that have no area, non-finite corners or missing vertices."""
-    in_range = ((part.faces >= 0) & (part.faces < len(part.vertices))).all(axis=1)
-    part = replace(part, faces=part.faces[in_range])
+    With the area of those that are left.
+    """
+    if part.faces.min() < 0 or part.faces.max() >= len(part.vertices):
+        in_range = ((part.faces >= 0) & (part.faces < len(part.vertices))).all(axis=1)
+        part = replace(part, faces=part.faces[in_range])
     with np.errstate(invalid="ignore", over="ignore"):
-        areas = _face_areas(part)
-    return replace(part, faces=part.faces[np.isfinite(areas) & (areas > 0)])
+        areas = part.face_areas
+    sound = np.isfinite(areas) & (areas > 0)
+    kept = part if sound.all() else replace(part, faces=part.faces[sound])
+    return kept, float(areas[sound].sum())

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
+
+from hi3d.assets.wavefront.materials import parse_map
 
 
 def rotated_obj(content: bytes, rotation: Sequence[float]) -> bytes:
@@ -38,7 +40,8 @@ def repaired_mtl(mtl: bytes, files: dict[str, bytes]) -> tuple[bytes, list[str]]
     blocks = re.split(rb"(?m)^(?=[ \t]*newmtl\b)", mtl)
     for index, block in enumerate(blocks):
         for line in re.findall(rb"(?im)^[ \t]*map_(?:Kd|d)[ \t]+[^\r\n]+", block):
-            name = line.split(None, 1)[1].decode("utf-8", "replace").strip().replace("\\", "/")
+            named = parse_map(line.split(None, 1)[1].decode("utf-8", "replace").strip(), Path())
+            name = "" if named is None else named.name.replace("\\", "/")
             content = by_name.get(PurePosixPath(name).name.lower())
             if content is None:
                 missing.append(name)

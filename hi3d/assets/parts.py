@@ -1,6 +1,7 @@
 """Objects as they are rendered: parts with unlit base colours."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -9,8 +10,27 @@ from hi3d.color import linear_from_srgb
 
 AlphaMode = Literal["OPAQUE", "MASK", "BLEND"]
 LIGHT_GREY = np.array([0.8, 0.8, 0.8, 1.0], np.float32)  # sRGB, of parts without a material
+BLOCK = 1 << 16
+"""Triangles that are worked on at a time."""
 MAX_FACES = 20_000_000
 """Larger objects are refused: they would take tens of gigabytes."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a texture goes on beyond [0, 1], and how its texels look from near."""
+
+    clamped: tuple[bool, bool] = (False, False)
+    """Whether along u and v the edge texels go on; else the texture repeats."""
+    nearest: bool = False
+    """Whether magnified texels have hard edges; else they are interpolated."""
+
+    def indices(self, index: np.ndarray, count: int, axis: int) -> np.ndarray:
+        """Texel indices of any value brought into [0, count) along u (`axis=0`) or v (1)."""
+        return index.clip(0, count - 1) if self.clamped[axis] else index % count
+
+
+REPEATED = Sampler()
 
 
 @dataclass(frozen=True)
@@ -28,7 +48,7 @@ class ObjectPart:
     base_color_factor: np.ndarray  # [4] float32
     """RGBA in [0, 1]; RGB in sRGB, alpha linear."""
     uvs: np.ndarray | None = None  # [V, 2] float32
-    """Texture coordinates, v up; beyond [0, 1] the texture repeats."""
+    """Texture coordinates, v up; `sampler` says what lies beyond [0, 1]."""
     texture: np.ndarray | None = None  # [H, W, 4] uint8
     """RGBA with RGB in sRGB, row 0 at the top (v = 1). Parts may share one array."""
     vertex_rgba: np.ndarray | None = None  # [V, 4] float32
@@ -37,6 +57,10 @@ class ObjectPart:
     """OPAQUE ignores alpha, MASK cuts at `alpha_cutoff`, BLEND mixes with what lies behind."""
     alpha_cutoff: float = 0.5
     """With MASK, points with a smaller alpha do not exist."""
+    sampler: Sampler = REPEATED
+    """How the texture is read."""
+    single_sided: bool = False
+    """Whether the triangles are seen from their front alone; else from both sides."""
 
     def __post_init__(self) -> None:
         num_vertices = len(self.vertices)
@@ -56,6 +80,25 @@ class ObjectPart:
             raise ValueError(f"texture must be [H, W, 4] uint8, got {self.texture.shape}")
         if self.vertex_rgba is not None and self.vertex_rgba.shape != (num_vertices, 4):
             raise ValueError(f"vertex_rgba must be [V, 4], got {self.vertex_rgba.shape}")
+
+    @property
+    def used(self) -> np.ndarray:
+        """Which vertices triangles use. [V] bool"""
+        used = np.zeros(len(self.vertices), bool)
+        used[self.faces] = True
+        return used
+
+    @property
+    def face_areas(self) -> np.ndarray:
+        """Areas of the triangles. [F] float64"""
+        areas = np.empty(len(self.faces))
+        for start in range(0, len(areas), BLOCK):  # blocks that stay in the cache
+            faces = self.faces[start : start + BLOCK]
+            a, b, c = self.vertices[faces.T].astype(np.float64)
+            x, y = (b - a).T, (c - a).T
+            squares = [(x[i] * y[j] - x[j] * y[i]) ** 2 for i, j in ((1, 2), (2, 0), (0, 1))]
+            areas[start : start + BLOCK] = np.sqrt(sum(squares)) / 2
+        return areas
 
     @property
     def linear_vertex_rgba(self) -> np.ndarray:
@@ -80,9 +123,9 @@ class RenderObject:
     @property
     def points(self) -> np.ndarray:
         """The vertices that triangles use. [N, 3]"""
-        return np.concatenate([part.vertices[np.unique(part.faces)] for part in self.parts])
+        return np.concatenate([part.vertices[part.used] for part in self.parts])
 
-    @property
+    @cached_property
     def bounds(self) -> np.ndarray:
         """Smallest and largest corner of the box around the used vertices. [2, 3]"""
         points = self.points

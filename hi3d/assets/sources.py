@@ -56,6 +56,21 @@ def find_objects(objects: str | Path | Sequence[str | Path]) -> dict[str, str]:
     return by_uid | {uid: OBJAVERSE + uid for uid in objaverse_uids}
 
 
+def collection_root(objects: str | Path | Sequence[str | Path], location: str) -> Path | None:
+    """The folder given, or that of the list given, which a file was found through; else None.
+
+    Args:
+        objects: of `find_objects`.
+        location: of a file that it found.
+    """
+    for entry in [objects] if isinstance(objects, (str, Path)) else objects:
+        path = Path(entry).absolute()
+        folder = path.parent if path.suffix.lower() in LIST_SUFFIXES else path
+        if folder.is_dir() and Path(location).absolute().is_relative_to(folder):
+            return folder
+    return None
+
+
 def fetch_object(location: str) -> Path:
     """The local file of a location, downloaded to the `objaverse` package's cache if need be.
 

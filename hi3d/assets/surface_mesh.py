@@ -1,5 +1,6 @@
 """Object files as surface meshes, and surface meshes as objects."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from hi3d.assets.load import read_parts
-from hi3d.assets.parts import ObjectPart, RenderObject
+from hi3d.assets.parts import ObjectPart, RenderObject, Sampler
 from hi3d.color import linear_from_srgb, srgb_from_linear
 from hi3d.errors import InputError
 from hi3d.mesh import SurfaceMesh
@@ -40,7 +41,7 @@ def load_mesh(path: str | Path, up: Literal["y", "z"] | None = None) -> SurfaceM
     faces = np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=True)])
     uvs = texture = None
     if len(parts) == 1 and parts[0].vertex_rgba is None:
-        uvs, texture = _uvs_and_texture(parts[0])
+        uvs, texture = _uvs_and_texture(_unclamped(parts[0]))
     return SurfaceMesh(
         torch.from_numpy(vertices),
         torch.from_numpy(faces.astype(np.int64)),
@@ -48,6 +49,22 @@ def load_mesh(path: str | Path, up: Literal["y", "z"] | None = None) -> SurfaceM
         uvs,
         texture,
     )
+
+
+def _unclamped(part: ObjectPart) -> ObjectPart:
+    """The part with a texture whose edge texels go on as far as clamped UVs reach beyond it."""
+    if part.uvs is None or part.texture is None or not any(part.sampler.clamped):
+        return part
+    clamped = np.array(part.sampler.clamped)
+    low = np.where(clamped, np.floor(part.uvs.min(axis=0)).clip(None, 0), 0)
+    high = np.where(clamped, np.ceil(part.uvs.max(axis=0)).clip(1), 1)
+    height, width = part.texture.shape[:2]
+    if ((high - low) * [width, height]).max() > MAX_TEXTURE_SIDE:
+        return part
+    columns, rows = (np.array([-low, high - 1]).T * [[width], [height]]).astype(int)
+    texture = np.pad(part.texture, (rows[::-1], columns, (0, 0)), mode="edge")  # row 0: the top
+    uvs = ((part.uvs - low) / (high - low)).astype(np.float32)
+    return replace(part, uvs=uvs, texture=texture, sampler=Sampler(nearest=part.sampler.nearest))
 
 
 def _uvs_and_texture(part: ObjectPart) -> tuple[Tensor | None, Tensor | None]:
@@ -72,9 +89,15 @@ def _vertex_rgb(part: ObjectPart) -> Tensor:
         if np.allclose(part.base_color_factor[:3], 1, atol=1e-6):
             return torch.from_numpy(rgba[:, :3].astype(np.float32))
         return torch.from_numpy(srgb_from_linear(part.linear_vertex_rgba[:, :3]))
-    grid = uvs % 1 * torch.tensor([2.0, -2.0]) + torch.tensor([-1.0, 1.0])
+    clamped = torch.tensor(part.sampler.clamped)
+    grid = torch.where(clamped, uvs.clamp(0, 1), uvs % 1)
+    grid = grid * torch.tensor([2.0, -2.0]) + torch.tensor([-1.0, 1.0])
     sampled = grid_sample(
-        texture[None], grid[None, None], padding_mode="border", align_corners=False
+        texture[None],
+        grid[None, None],
+        "nearest" if part.sampler.nearest else "bilinear",
+        padding_mode="border",
+        align_corners=False,
     )[0, :, 0].T
     if rgba is None:
         return sampled

@@ -1,8 +1,11 @@
 """Texture images of objects: where they lie, and as 8-bit RGBA of bounded size."""
 
 import io
+import os
+import unicodedata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -11,42 +14,128 @@ import numpy as np
 
 from hi3d.errors import InputError
 
+BLACK = 8 / 255
+"""A base colour below it in sRGB shows nothing: lossy images have no perfect black."""
 MAX_TEXTURE_SIDE = 4096
 """Larger textures are reduced to this side."""
 MAX_OBJECT_TEXELS = 8 * MAX_TEXTURE_SIDE**2
 """Of one object (512 MiB); with more, all its textures get half the side until they fit."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TGA", "TIFF", "GIF", "PPM", "DDS")
 # Where exporters put textures, seen from the object's folder; the last is Google Scanned Objects.
-TEXTURE_FOLDERS = (".", "textures", "images", "../textures", "../materials/textures")
+TEXTURE_FOLDERS = (
+    ".", "textures", "images", "../textures", "../images", "../materials/textures"
+)  # fmt: skip
+ENCODINGS = ("cp1252", "shift_jis", "gbk", "cp437")
+"""Of file names in files that are no UTF-8."""
 
 
-def asset_path(folder: Path, name: str) -> Path | None:
-    """The file `name` of an object in `folder`; None for names that leave the folder.
+def asset_path(folder: Path, name: str, root: Path | None = None) -> Path | None:
+    """The file `name` of an object in `folder`; None for names that leave the objects' folder.
 
     Names come from the object's file: percent escapes are decoded, backslashes are slashes.
+
+    Args:
+        folder: that the name is relative to.
+        name: as the object's file has it.
+        root: a folder around `folder`, of the collection, that `..` may lead to; by default
+            `folder` itself.
     """
     clean = PurePosixPath(unquote(name).replace("\\", "/"))
-    if clean.is_absolute() or ".." in clean.parts or "\0" in name:
+    if clean.is_absolute() or "\0" in name:
         return None
-    return folder / clean
+    if ".." not in clean.parts:
+        return folder / clean
+    path = Path(os.path.normpath(folder.absolute() / clean))
+    return path if path.is_relative_to(_around(folder, root) or folder.absolute()) else None
 
 
-def find_texture(folder: Path, name: str) -> Path | None:
-    """The texture that an object in `folder` calls `name`.
+def _around(folder: Path, root: Path | None) -> Path | None:
+    """`root` if `folder` lies in it."""
+    inside = root is not None and folder.absolute().is_relative_to(root.absolute())
+    return root.absolute() if root is not None and inside else None
 
-    Names that leave the folder or are not there (`C:\\art\\wood.png`) are looked up by their last
-    part, whatever its case, in the folder and in the usual texture folders around it.
+
+def texture_root(folder: Path, root: Path | None = None) -> Path:
+    """The folder that textures of an object in `folder` may lie in.
+
+    It is `root`, of the collection. Where that is not known it is the folder above, since some
+    collections keep models and images in folders side by side.
     """
-    path = asset_path(folder, name)
-    if path is not None and path.is_file():
-        return path
-    last = PurePosixPath(unquote(name).replace("\\", "/")).name.lower()
-    for place in TEXTURE_FOLDERS:
-        if last and (folder / place).is_dir():
-            for path in sorted((folder / place).iterdir()):
-                if path.name.lower() == last and path.is_file():
-                    return path
+    folder = folder.absolute()
+    above = folder if folder.parent == Path(folder.anchor) else folder.parent
+    return _around(folder, root) or above
+
+
+def needed_texture(
+    folders: Sequence[Path], name: str, path: Path, root: Path | None = None
+) -> Path:
+    """The texture that the object file `path` calls `name`; see `find_texture`.
+
+    Raises:
+        InputError: it is missing, or lies outside the folder of the objects.
+    """
+    for folder in folders:
+        if found := find_texture(folder, name, root):
+            return found
+    inside = texture_root(folders[0], root)
+    if asset_path(folders[0], name, inside) is None and ".." in name:
+        raise InputError(f"texture {name} of {path} leaves its folder {inside}: move it there")
+    raise InputError(f"texture {name} of {path} is missing: put it beside the file")
+
+
+def find_texture(folder: Path, name: str, root: Path | None = None) -> Path | None:
+    """The texture that an object in `folder` calls `name`, in upper or lower case.
+
+    Names that leave the objects' folder or are not there (`C:\\art\\wood.png`) are looked up by
+    their last part in the folder and in the usual texture folders around it.
+
+    Args:
+        folder: that the name is relative to.
+        name: as the object's file has it; in any of `ENCODINGS`.
+        root: of `texture_root`.
+    """
+    for spelling in spellings(name):
+        path = asset_path(folder, spelling, texture_root(folder, root))
+        if path is not None and (found := in_any_case(path)):
+            return found
+    for spelling in spellings(name):
+        last = PurePosixPath(unquote(spelling).replace("\\", "/")).name
+        for place in TEXTURE_FOLDERS if last.strip(".") else ():
+            if found := in_any_case(folder / place / last):
+                return found
     return None
+
+
+def spellings(name: str) -> list[str]:
+    """A name as it is, and as it reads if it was taken for Latin-1 and is not."""
+    found = [name]
+    for encoding in ENCODINGS:
+        with suppress(UnicodeError):
+            found.append(name.encode("latin-1").decode(encoding))
+    return list(dict.fromkeys(found))
+
+
+def in_any_case(path: Path) -> Path | None:
+    """The file `path`, or one that differs in upper and lower case or in composed letters."""
+    if path.is_file():
+        return path
+    names: list[str] = []
+    while not path.is_dir():
+        names.insert(0, path.name)
+        if path.parent == path:
+            return None
+        path = path.parent
+    for name in names:
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        match = next((entry for entry in inside if _folded(entry.name) == _folded(name)), None)
+        if match is None:
+            return None
+        path = match
+    return path if path.is_file() else None
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def decode_textures(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 
 from hi3d.assets.load import load_object
-from hi3d.assets.sources import fetch_object, find_objects
+from hi3d.assets.sources import collection_root, fetch_object, find_objects
 from hi3d.errors import InputError
 from hi3d.files import make_folder
 from hi3d.orbits.config import OrbitRenderConfig
@@ -84,6 +84,8 @@ class OrbitJob:
     """At least one."""
     config: OrbitRenderConfig
     """How to render them."""
+    root: Path | None = None
+    """Of the collection: `root` of `hi3d.assets.load.load_object`."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,8 @@ def render_orbits(
     ):
         remove_partial_notes(output, config.part_tag)
         check_settings(output, config)
-        summary = _render_missing(locations, output, config)
+        roots = {uid: collection_root(objects, place) for uid, place in locations.items()}
+        summary = _render_missing(locations, roots, output, config)
         facts.update(asdict(summary), views_per_second=round(summary.views_per_second, 3))
     report.save(output / f"report{config.part_tag}.json")
     if num_parts > 1:
@@ -180,14 +183,17 @@ def _merge_parts(output: Path, config: OrbitRenderConfig) -> None:
 
 
 def _render_missing(
-    locations: dict[str, str], output: Path, config: OrbitRenderConfig
+    locations: dict[str, str],
+    roots: dict[str, Path | None],
+    output: Path,
+    config: OrbitRenderConfig,
 ) -> OrbitRenderSummary:
     failures = FailureLog(output / f"failures{config.part_tag}.jsonl")
     backends: Counter[str] = Counter()
     num_views = num_bytes = 0
     start = time.perf_counter()
     with _writer(output, config) as writer, progress_bar() as bar:
-        jobs = list(_jobs(locations, config, writer.finished))
+        jobs = list(_jobs(locations, roots, config, writer.finished))
         num_skipped = len(locations) - len(jobs)
         if not config.retry_failures:
             jobs = [job for job in jobs if job.uid not in failures.entries]
@@ -236,13 +242,16 @@ def _writer(output: Path, config: OrbitRenderConfig) -> OrbitWriter:
 
 
 def _jobs(
-    locations: dict[str, str], config: OrbitRenderConfig, finished: set[str]
+    locations: dict[str, str],
+    roots: dict[str, Path | None],
+    config: OrbitRenderConfig,
+    finished: set[str],
 ) -> Iterator[OrbitJob]:
     for uid in sorted(locations, key=lambda uid: (uniform("order", config.seed, uid), uid)):
         orbits = object_orbits(config, uid)
         missing = tuple(orbit for orbit in orbits if orbit.uid not in finished)
         if missing:
-            yield OrbitJob(uid, locations[uid], missing, config)
+            yield OrbitJob(uid, locations[uid], missing, config, roots[uid])
 
 
 def _outcomes(
@@ -268,7 +277,7 @@ def render_object(job: OrbitJob) -> RenderedObject:
         InputError: the file cannot be had or read, or an orbit shows nothing.
     """
     config = job.config
-    mesh = load_object(fetch_object(job.location))
+    mesh = load_object(fetch_object(job.location), root=job.root)
     orbits, backend = [], config.backend
     for orbit in job.orbits:
         rendered = render_views(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from hi3d.errors import InputError
+from hi3d.progress import console, set_quiet
 from hi3d.rendering.opengl.egl_devices import WORKER_VARIABLE
 
 Job = TypeVar("Job")
@@ -132,7 +133,10 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
-            target=_serve, args=(theirs, self.function), daemon=True, name="hi3d worker"
+            target=_serve,
+            args=(theirs, self.function, console.quiet),
+            daemon=True,
+            name="hi3d worker",
         )
         variables = {name: str(self.limits.num_threads) for name in THREAD_VARIABLES}
         with _environment(variables | {WORKER_VARIABLE: str(self.index)}):
@@ -232,10 +236,11 @@ def _environment(defaults: dict[str, str]) -> Iterator[None]:
             del os.environ[name]
 
 
-def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
+def _serve(connection: Connection, function: Callable[[Any], Any], quiet: bool) -> None:
     """The worker's loop: a job in, a result or a failure out, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops us
     os.setpgrp()
+    set_quiet(quiet)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:

@@ -1,8 +1,10 @@
 """The ray casting backend: embreex and numpy, for machines without OpenGL."""
 
+from typing import Any
+
 import numpy as np
 
-from hi3d.assets.parts import RenderObject
+from hi3d.assets.parts import RenderObject, Sampler
 from hi3d.color import linear_from_srgb, srgb_from_linear
 from hi3d.rendering.material_groups import MaterialGroup, material_groups
 from hi3d.rendering.shading import MIN_ALPHA, Drawing, Shading, empty_drawing, key_light
@@ -15,9 +17,6 @@ class RayScene:
     """One object, ready to be hit by rays."""
 
     def __init__(self, render_object: RenderObject, shading: Shading = "unlit") -> None:
-        from embreex.mesh_construction import TriangleMesh
-        from embreex.rtcore_scene import EmbreeScene
-
         self.shading = shading
         self.groups = material_groups(render_object.parts)
         vertices = [group.vertices for group in self.groups]
@@ -32,8 +31,21 @@ class RayScene:
         self.group_of_face = np.repeat(np.arange(len(self.groups)), counts)
         self.pyramids = _pyramids(self.groups)
         self.texel_density = self._texel_density()
+        self.single_sided = np.repeat([group.single_sided for group in self.groups], counts)
+        self.scene: Any = None
+
+    def look_from(self, eye: np.ndarray) -> None:
+        """Take the triangles that show in rays from `eye`: no backs of single-sided ones."""
+        from embreex.mesh_construction import TriangleMesh
+        from embreex.rtcore_scene import EmbreeScene
+
+        if self.scene is not None and not self.single_sided.any():
+            return
+        a, b, c = self.vertices[self.faces].astype(np.float64).transpose(1, 0, 2)
+        turned_away = (np.cross(b - a, c - a) * (eye - a)).sum(axis=1) <= 0
+        self.shown = np.flatnonzero(~(self.single_sided & turned_away))
         self.scene = EmbreeScene()
-        TriangleMesh(self.scene, self.vertices[self.faces].astype(np.float32))
+        TriangleMesh(self.scene, self.vertices[self.faces[self.shown]].astype(np.float32))
 
     def _texel_density(self) -> np.ndarray:
         """Level-0 texels per world unit, of each face. [F]"""
@@ -55,7 +67,7 @@ class RayScene:
         """Follow rays until nothing behind can show.
 
         Args:
-            origin: [3] where all rays start.
+            origin: [3] where all rays start, and where the scene is looked at from.
             directions: [N, 3], of any length.
             footprint: width of a ray at distance 1 along `directions`, in world units.
 
@@ -66,14 +78,14 @@ class RayScene:
         premultiplied = np.zeros((len(directions), 4), np.float32)
         first_hit = np.zeros(len(directions), np.float32)
         first_face = np.full(len(directions), -1)
-        active = np.arange(len(directions))
+        active = np.arange(len(directions) if len(self.shown) else 0)
         start = np.zeros(len(directions), np.float32)
-        for _ in range(MAX_LAYERS):
+        for _ in range(MAX_LAYERS if len(active) else 0):
             rays = directions[active].astype(np.float32)
             origins = (origin + start[active, None] * rays).astype(np.float32)
             hit = self.scene.run(origins, rays, query="INTERSECT", output=True)
             found = hit["primID"] >= 0
-            active, face = active[found], hit["primID"][found]
+            active, face = active[found], self.shown[hit["primID"][found]]
             if not len(active):
                 break
             distance = start[active] + hit["tfar"][found]
@@ -121,7 +133,8 @@ class RayScene:
             if group.texture is not None:
                 # Averaged alpha would thin out masks (nets, leaves) with distance.
                 levels = np.zeros_like(level[hits]) if group.alpha_mode == "MASK" else level[hits]
-                light[hits] *= _sample(self.pyramids[id(group.texture)], uv[hits], levels)
+                pyramid = self.pyramids[id(group.texture)]
+                light[hits] *= _sample(pyramid, uv[hits], levels, group.sampler)
             if group.alpha_mode == "BLEND":
                 alpha[hits] = np.where(light[hits, 3] < MIN_ALPHA, 0, light[hits, 3])
             elif group.alpha_mode == "MASK":
@@ -158,6 +171,7 @@ def draw(
     for view, (viewmat, K) in enumerate(zip(viewmats, Ks, strict=True)):
         world_from_pixel = viewmat[:3, :3].T @ np.linalg.inv(K)
         origin = -viewmat[:3, :3].T @ viewmat[:3, 3]
+        scene.look_from(origin)
         width_at_1 = 1 / np.sqrt(K[0, 0] * K[1, 1])
 
         def directions(dx: float, dy: float, matrix: np.ndarray = world_from_pixel) -> np.ndarray:
@@ -197,8 +211,10 @@ def _pyramids(groups: list[MaterialGroup]) -> dict[int, list[np.ndarray]]:
     return pyramids
 
 
-def _sample(pyramid: list[np.ndarray], uv: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Bilinear lookup with repetition, at the nearest level. Returns [N, 4] in linear light."""
+def _sample(
+    pyramid: list[np.ndarray], uv: np.ndarray, level: np.ndarray, sampler: Sampler
+) -> np.ndarray:
+    """Lookup at the nearest level. Returns [N, 4] in linear light."""
     level = level.clip(0, len(pyramid) - 1)
     rgba = np.empty((len(uv), 4), np.float32)
     for index in np.unique(level):
@@ -208,7 +224,10 @@ def _sample(pyramid: list[np.ndarray], uv: np.ndarray, level: np.ndarray) -> np.
         y = (1 - uv[hits, 1]) * height - 0.5
         left, top = np.floor(x).astype(int), np.floor(y).astype(int)
         fx, fy = (x - left)[:, None], (y - top)[:, None]
-        rows, columns = (top % height, (top + 1) % height), (left % width, (left + 1) % width)
+        if sampler.nearest and index == 0:
+            fx, fy = fx >= 0.5, fy >= 0.5
+        rows = [sampler.indices(top + step, height, 1) for step in (0, 1)]
+        columns = [sampler.indices(left + step, width, 0) for step in (0, 1)]
         upper = texels[rows[0], columns[0]] * (1 - fx) + texels[rows[0], columns[1]] * fx
         lower = texels[rows[1], columns[0]] * (1 - fx) + texels[rows[1], columns[1]] * fx
         rgba[hits] = upper * (1 - fy) + lower * fy

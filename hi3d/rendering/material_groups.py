@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hi3d.assets.parts import AlphaMode, ObjectPart
+from hi3d.assets.parts import AlphaMode, ObjectPart, Sampler
 
 
 @dataclass(frozen=True)
 class MaterialGroup:
-    """Triangles that share texture and alpha mode; all colour factors lie at the vertices."""
+    """Triangles that share texture, alpha mode and sides; colour factors lie at the vertices."""
 
     vertices: np.ndarray  # [V, 3] float32
     """World positions."""
@@ -26,14 +26,26 @@ class MaterialGroup:
     """As in `ObjectPart`."""
     alpha_cutoff: float
     """Points with a smaller alpha do not exist; 0 where the mode is not MASK."""
+    sampler: Sampler
+    """How the texture is read."""
+    single_sided: bool
+    """Whether back sides are left out."""
+
+    def faces_turned_to(self, eye: np.ndarray) -> np.ndarray:
+        """The faces that can be seen from a point: of single-sided ones those turned to it."""
+        if not self.single_sided:
+            return self.faces
+        a, b, c = self.vertices[self.faces].astype(np.float64).transpose(1, 0, 2)
+        return self.faces[(np.cross(b - a, c - a) * (eye - a)).sum(axis=1) > 0]
 
 
 def material_groups(parts: Iterable[ObjectPart]) -> list[MaterialGroup]:
-    """Group parts by texture and alpha mode, BLEND last."""
+    """Group parts by texture, alpha mode and sides, BLEND last."""
     groups: dict[tuple, list[ObjectPart]] = {}
     for part in parts:
         cutoff = part.alpha_cutoff if part.alpha_mode == "MASK" else 0.0
-        key = (part.alpha_mode == "BLEND", part.alpha_mode, cutoff, id(part.texture))
+        texture = (id(part.texture), part.sampler)
+        key = (part.alpha_mode == "BLEND", part.alpha_mode, cutoff, texture, part.single_sided)
         groups.setdefault(key, []).append(part)
     return [
         _joined(groups[key], alpha_cutoff=key[2]) for key in sorted(groups, key=lambda key: key[0])
@@ -54,4 +66,6 @@ def _joined(parts: list[ObjectPart], alpha_cutoff: float) -> MaterialGroup:
         parts[0].texture,
         parts[0].alpha_mode,
         alpha_cutoff,
+        parts[0].sampler,
+        parts[0].single_sided,
     )

@@ -64,7 +64,7 @@ def render_views(
     normals: bool = False,
     cycles: blender.BlenderSettings | None = None,
 ) -> RenderedViews:
-    """Render an object, double-sided, at every camera.
+    """Render an object at every camera, from both sides where its parts are not single-sided.
 
     The object is uploaded once for all views, and nothing of it stays in GL memory. GL contexts do
     not survive a fork: start worker processes with "spawn".

@@ -9,7 +9,8 @@ Shadings, all on the base colour in linear light, encoded as sRGB at the end:
   what the rasterisers leave out, occlusion and light from one surface to another.
 - `key`: a white light fixed in the world plus ambient light (`key_light`, Lambert's cosine law).
 
-Every surface has two sides and shows the one turned to the camera. Normals are those of the
+Every surface has two sides and shows the one turned to the camera; of a single-sided part (see
+`hi3d.assets.shells`) only the front. Normals are those of the
 triangles, not interpolated.
 """
 

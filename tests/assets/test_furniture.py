@@ -119,9 +119,9 @@ def test_properties_and_rotation():
 
 
 def test_maps_without_a_file_are_dropped():
-    mtl = b"newmtl a\nKd 1 0 0\nmap_Kd C:\\art\\GONE.png\nnewmtl b\nmap_Kd T.jpg\n"
+    mtl = b"newmtl a\nKd 1 0 0\nmap_Kd C:\\art\\GONE.png\nnewmtl b\nmap_Kd -s 2 2 T.jpg\n"
     content, missing = repaired_mtl(mtl, {"t.jpg": b""})
-    assert content == b"newmtl a\nKd 1 0 0\n\nnewmtl b\nmap_Kd T.jpg\n"
+    assert content == b"newmtl a\nKd 1 0 0\n\nnewmtl b\nmap_Kd -s 2 2 T.jpg\n"
     assert missing == ["C:/art/GONE.png"]
 
 

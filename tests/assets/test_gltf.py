@@ -1,7 +1,6 @@
 """glTF geometry, scene graph and broken files; the files are built by `Gltf` of conftest.py."""
 
 import base64
-import builtins
 
 import numpy as np
 import pytest
@@ -102,48 +101,24 @@ def test_points_and_lines_are_left_out(gltf, tmp_path):
     assert len(gltf.load(tmp_path)) == 1
 
 
-def test_a_mesh_of_several_nodes_is_drawn_for_each_through_the_hierarchy(gltf, tmp_path):
-    turn = {"rotation": [0, 0, np.sqrt(0.5), np.sqrt(0.5)], "scale": [2, 2, 2]}
-    gltf.mesh(node={"translation": [1, 0, 0]})
-    gltf.content["nodes"] += [
-        {"mesh": 0, "matrix": [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 7, 1]},
-        {"children": [0, 1], **turn, "camera": 0},
-        {"mesh": 0},  # belongs to no scene
-    ]
-    gltf.content["scenes"][0]["nodes"] = [2]
-    first, second = gltf.load(tmp_path)
-    # A quarter turn about z, (x, y, z) -> (-y, x, z), and a scale of 2 after the child's own move.
-    np.testing.assert_allclose(first.vertices, [[0, 2, 0], [0, 6, 0], [-8, 2, 2]], atol=1e-6)
-    np.testing.assert_allclose(second.vertices, [[0, 0, 14], [0, 4, 14], [-8, 0, 16]], atol=1e-6)
-
-
-def test_gpu_instances(gltf, tmp_path):
-    moves = gltf.accessor(np.array([[0, 0, 0], [10, 0, 0]], np.float32))
-    scales = gltf.accessor(np.array([[1, 1, 1], [3, 3, 3]], np.float32))
-    attributes = {"attributes": {"TRANSLATION": moves, "SCALE": scales}}
-    gltf.mesh(node={"extensions": {"EXT_mesh_gpu_instancing": attributes}})
-    parts = gltf.load(tmp_path)
-    np.testing.assert_allclose(parts[1].vertices, gltf.triangle * 3 + [10, 0, 0])
-
-
-def test_loops_in_the_node_tree_end(gltf, tmp_path):
-    gltf.mesh(node={"children": [0]})
-    assert len(gltf.load(tmp_path)) == 1
-
-
-def test_skinned_vertices_follow_their_joints_only(gltf, tmp_path):
-    joints = gltf.accessor(np.array([[0, 1, 0, 0]] * 3, np.uint8))
-    shares = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0.5, 0.5, 0, 0]], np.float32)
-    attributes = {"JOINTS_0": joints, "WEIGHTS_0": gltf.accessor(shares)}
-    gltf.mesh(attributes=attributes, node={"skin": 0, "translation": [100, 0, 0]})
-    gltf.content["nodes"] += [{"translation": [1, 0, 0]}, {"translation": [0, 2, 0]}]
-    gltf.content["scenes"][0]["nodes"] = [0, 1, 2]
-    inverse_bind = np.stack([np.eye(4)] * 2)
-    inverse_bind[:, 2, 3] = 5
-    matrices = gltf.accessor(inverse_bind.swapaxes(1, 2).astype(np.float32).reshape(2, 16))
-    gltf.content["skins"] = [{"joints": [1, 2], "inverseBindMatrices": matrices}]
-    moves = [[1, 0, 5], [0, 2, 5], [0.5, 1, 5]]
-    np.testing.assert_allclose(gltf.load(tmp_path)[0].vertices, gltf.triangle + moves)
+@pytest.mark.parametrize(
+    ("extension", "command"),
+    [
+        ("EXT_meshopt_compression", "npx @gltf-transform/cli copy"),
+        ("KHR_texture_basisu", "npx @gltf-transform/cli ktxdecompress"),
+        ("EXT_made_up", "export it without"),
+    ],
+)
+def test_extensions_that_are_not_read_name_the_converter(gltf, tmp_path, extension, command):
+    gltf.mesh()
+    gltf.content["extensionsRequired"] = [extension]
+    (tmp_path / "my folder").mkdir()
+    path = gltf.save(tmp_path / "my folder" / "a.glb")
+    with pytest.raises(InputError, match=extension) as caught:
+        load_object(path)
+    assert command in str(caught.value)
+    if command.startswith("npx"):  # can be pasted as it is
+        assert f"'{path}' '{path.with_name('a-plain.glb')}'" in str(caught.value)
 
 
 def test_default_morph_weights_are_applied(gltf, tmp_path):
@@ -160,50 +135,6 @@ def test_one_vertex_buffer_for_many_primitives_is_not_copied_whole(gltf, tmp_pat
     part = gltf.load(tmp_path)[0]
     np.testing.assert_allclose(part.vertices[part.faces[0]], positions[2997:])
     assert len(part.vertices) == 3
-
-
-def test_draco_meshes(gltf, tmp_path):
-    draco = pytest.importorskip("DracoPy")
-    encoded = draco.encode(
-        points=gltf.square.astype(np.float64),
-        faces=np.array([[0, 1, 2], [1, 3, 2]], np.uint32),
-        tex_coord=gltf.square[:, :2].astype(np.float64),
-        preserve_order=True,
-        quantization_bits=14,
-    )
-    ids = {
-        entry["attribute_type"]: entry["unique_id"] for entry in draco.decode(encoded).attributes
-    }
-    gltf.textured(gltf.black(), [[0, 0]] * 4, positions=gltf.square)
-    extension = {"bufferView": gltf.view(encoded), "attributes": {"POSITION": ids[0]}}
-    extension["attributes"]["TEXCOORD_0"] = ids[3]
-    for kind, width, at in ((5126, "VEC3", 0), (5126, "VEC2", 1), (5125, "SCALAR", 2)):
-        placeholder = {"componentType": kind, "count": 6 if at == 2 else 4, "type": width}
-        gltf.content["accessors"].append(placeholder)
-    primitive = gltf.content["meshes"][0]["primitives"][0]
-    last = len(gltf.content["accessors"])
-    primitive["attributes"] = {"POSITION": last - 3, "TEXCOORD_0": last - 2}
-    primitive |= {"indices": last - 1, "extensions": {"KHR_draco_mesh_compression": extension}}
-    gltf.content["extensionsRequired"] = ["KHR_draco_mesh_compression"]
-    part = gltf.load(tmp_path)[0]
-    corners = part.vertices[part.faces]
-    np.testing.assert_allclose(corners, gltf.square[[[0, 1, 2], [1, 3, 2]]], atol=1e-4)
-    uvs = part.uvs[part.faces]
-    np.testing.assert_allclose(uvs, corners[..., :2] * [1, -1] + [0, 1], atol=2e-3)
-
-
-def test_draco_without_its_library_names_the_extra(gltf, tmp_path, monkeypatch):
-    plain_import = builtins.__import__
-
-    def without_draco(name, *arguments):
-        if name == "DracoPy":
-            raise ImportError(name)
-        return plain_import(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", without_draco)
-    gltf.mesh(extensions={"KHR_draco_mesh_compression": {"bufferView": 0, "attributes": {}}})
-    with pytest.raises(InputError, match=r"pip install 'hi3d\[draco\]'"):
-        gltf.load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,9 @@ def write_geometry(folder: Path, render_object: RenderObject) -> dict:
                 "texture": name,
                 "alpha_mode": group.alpha_mode,
                 "alpha_cutoff": group.alpha_cutoff,
+                "clamped": group.sampler.clamped,
+                "nearest": group.sampler.nearest,
+                "single_sided": group.single_sided,
             }
         )
     np.savez(folder / "geometry.npz", **arrays)

@@ -28,6 +28,7 @@ class Session:
 
         self.data, self.context, self.ops = bpy.data, bpy.context, bpy.ops
         bpy.ops.wm.read_factory_settings(use_empty=True)
+        self.single_sided: list[tuple[Any, dict[str, np.ndarray]]] = []
 
     def render(self, folder: Path) -> dict[str, Any]:
         """Render every view to `NNN.exr` and `NNN-surface.exr` in the folder."""
@@ -39,7 +40,12 @@ class Session:
         with np.load(folder / "geometry.npz") as geometry:
             for index, group in enumerate(job["groups"]):
                 arrays = {k: geometry[f"{k}{index}"] for k in ("vertices", "faces", "uvs", "rgba")}
-                self._add_mesh(arrays, self._material(job, group, folder))
+                part = self.data.objects.new("part", self.data.meshes.new("part"))
+                scene.collection.objects.link(part)
+                self._fill_mesh(part.data, arrays)
+                part.data.materials.append(self._material(job, group, folder))
+                if group["single_sided"]:
+                    self.single_sided.append((part, arrays))
         self._light(job)
         camera = self.data.objects.new("camera", self.data.cameras.new("camera"))
         scene.collection.objects.link(camera)
@@ -83,6 +89,7 @@ class Session:
         width, height = job["width"], job["height"]
         for view, (camtoworld, K) in enumerate(zip(job["camtoworlds"], job["Ks"], strict=True)):
             matrix = np.array(camtoworld)
+            self._turn_to(matrix[:3, 3])
             matrix[:3, 1:3] *= -1  # from x right, y down, z forward to Blender's y up, z backward
             camera.matrix_world = Matrix(matrix.tolist())
             camera.data.lens = K[0][0] * SENSOR / width
@@ -91,15 +98,25 @@ class Session:
             self.context.scene.render.filepath = str(folder / f"{view:03d}{suffix}.exr")
             self.ops.render.render(write_still=True)
 
+    def _turn_to(self, eye: np.ndarray) -> None:
+        """Leave only those triangles of single-sided parts that turn their front to a point."""
+        for part, arrays in self.single_sided:
+            a, b, c = arrays["vertices"][arrays["faces"]].astype(np.float64).transpose(1, 0, 2)
+            turned = (np.cross(b - a, c - a) * (eye - a)).sum(axis=1) > 0
+            part.data.clear_geometry()
+            self._fill_mesh(part.data, arrays | {"faces": arrays["faces"][turned]})
+            part.hide_render = not turned.any()
+
     def _clear(self) -> None:
+        self.single_sided = []
         for kind in ("objects", "meshes", "materials", "images", "cameras", "lights", "worlds"):
             collection = getattr(self.data, kind)
             for block in list(collection):
                 if kind != "images" or block.type != "RENDER_RESULT":
                     collection.remove(block)
 
-    def _add_mesh(self, arrays: dict[str, np.ndarray], material: Any) -> None:
-        faces, mesh = arrays["faces"], self.data.meshes.new("part")
+    def _fill_mesh(self, mesh: Any, arrays: dict[str, np.ndarray]) -> None:
+        faces = arrays["faces"]
         mesh.vertices.add(len(arrays["vertices"]))
         mesh.vertices.foreach_set("co", arrays["vertices"].ravel())
         mesh.loops.add(faces.size)
@@ -111,8 +128,6 @@ class Session:
         colors = mesh.color_attributes.new("linear_rgba", "FLOAT_COLOR", "POINT")
         colors.data.foreach_set("color", arrays["rgba"].ravel())
         mesh.update(calc_edges=True)
-        mesh.materials.append(material)
-        self.context.scene.collection.objects.link(self.data.objects.new("part", mesh))
 
     def _material(self, job: dict, group: dict, folder: Path) -> Any:
         material = self.data.materials.new("part")
@@ -131,8 +146,12 @@ class Session:
         if group["texture"]:
             picture = self.data.images.load(str(folder / group["texture"]), check_existing=True)
             picture.alpha_mode = "CHANNEL_PACKED"
-            texture = node("ShaderNodeTexImage", image=picture, interpolation="Linear")
-            link(node("ShaderNodeUVMap", uv_map="uv").outputs[0], texture.inputs[0])
+            interpolation = "Closest" if group["nearest"] else "Linear"
+            texture = node("ShaderNodeTexImage", image=picture, interpolation=interpolation)
+            uv = node("ShaderNodeUVMap", uv_map="uv").outputs[0]
+            if any(group["clamped"]):
+                uv = self._clamped(node, link, uv, group["clamped"], picture.size)
+            link(uv, texture.inputs[0])
             product = node("ShaderNodeVectorMath", operation="MULTIPLY")
             link(color, product.inputs[0])
             link(texture.outputs["Color"], product.inputs[1])
@@ -157,6 +176,21 @@ class Session:
             shader = mix.outputs[0]
         link(shader, node("ShaderNodeOutputMaterial").inputs["Surface"])
         return material
+
+    def _clamped(self, node: Any, link: Any, uv: Any, clamped: list[bool], size: Any) -> Any:
+        """UVs held between the centres of the edge texels along the axes that are clamped."""
+        parts, joined = node("ShaderNodeSeparateXYZ"), node("ShaderNodeCombineXYZ")
+        link(uv, parts.inputs[0])
+        for axis in (0, 1):
+            value = parts.outputs[axis]
+            if clamped[axis]:
+                held = node("ShaderNodeClamp")
+                link(value, held.inputs["Value"])
+                held.inputs["Min"].default_value = 0.5 / size[axis]
+                held.inputs["Max"].default_value = 1 - 0.5 / size[axis]
+                value = held.outputs[0]
+            link(value, joined.inputs[axis])
+        return joined.outputs[0]
 
     def _light(self, job: dict) -> None:
         from mathutils import Vector

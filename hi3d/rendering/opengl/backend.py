@@ -22,6 +22,8 @@ from hi3d.rendering.shading import MIN_ALPHA, Drawing, Shading, empty_drawing
 SRGB8_ALPHA8 = 0x8C43  # GL_SRGB8_ALPHA8: texels are decoded to linear light before filtering
 MSAA_SAMPLES = 4  # more is not to be had from llvmpipe
 NO_MAX_ALPHA = 2.0
+BACK_SIDE = "front"
+"""What GL calls the back of counter-clockwise triangles in images whose row 0 is at the top."""
 
 Owned = Callable[[Any], Any]
 """Registers a GL resource for release and returns it."""
@@ -75,7 +77,7 @@ def draw(
             return resource
 
         targets = _Targets(gl, size, supersampling, normals, owned)
-        textures: dict[tuple[int, bool], Any] = {}
+        textures: dict[tuple, Any] = {}
         uploads = [
             _Upload(gl, group, shading == "key", 2 if normals else 1, textures, owned)
             for group in material_groups(render_object.parts)
@@ -145,11 +147,7 @@ class _Targets:
         blended = [upload for upload in order if upload.group.alpha_mode == "BLEND"]
         for upload in order:
             alpha_mode = upload.group.alpha_mode
-            if hidden and alpha_mode == "OPAQUE":
-                gl.cull_face = hidden
-                gl.enable(gl.CULL_FACE)
-            else:
-                gl.disable(gl.CULL_FACE)
+            self._cull(upload, hidden if alpha_mode == "OPAQUE" else None)
             cutoff = max(upload.group.alpha_cutoff, MIN_ALPHA)
             upload.draw_image(OPAQUE_ALPHA if alpha_mode == "BLEND" else cutoff, NO_MAX_ALPHA)
         gl.disable(gl.CULL_FACE)
@@ -158,6 +156,7 @@ class _Targets:
             gl.blend_func = gl.ONE, gl.ONE_MINUS_SRC_ALPHA
             self.msaa.depth_mask = False
             for upload in blended:
+                self._cull(upload)
                 upload.draw_image(MIN_ALPHA, OPAQUE_ALPHA)
             self.msaa.depth_mask = True
         self.image.use()
@@ -167,13 +166,24 @@ class _Targets:
         pixels = self.image.read(components=4, alignment=1)
         return np.frombuffer(pixels, np.uint8).reshape(*self.size[::-1], 4)
 
+    def _cull(self, upload: "_Upload", hidden: str | None = None) -> None:
+        """Leave out back sides of single-sided triangles, and a side that nothing shows of."""
+        hidden = BACK_SIDE if upload.group.single_sided else hidden
+        if hidden:
+            self.gl.cull_face = hidden
+            self.gl.enable(self.gl.CULL_FACE)
+        else:
+            self.gl.disable(self.gl.CULL_FACE)
+
     def draw_surface(self, order: list["_Upload"]) -> np.ndarray:
         """Camera z (negative on back sides), after normals if asked for. [h, w, 1 or 4] float32"""
         self.surface.use()
         self.surface.clear(0.0, 0.0, 0.0, 0.0, depth=1.0)
         self.gl.enable_only(self.gl.DEPTH_TEST)
         for upload in order:
+            self._cull(upload)
             upload.draw_surface()
+        self.gl.disable(self.gl.CULL_FACE)
         values = self.surface.read(components=self.channels, dtype="f4", alignment=1)
         return np.frombuffer(values, np.float32).reshape(*self.size[::-1], self.channels)
 
@@ -187,7 +197,7 @@ class _Upload:
         group: MaterialGroup,
         key_lit: bool,
         surface: int,
-        textures: dict[tuple[int, bool], Any],
+        textures: dict[tuple, Any],
         owned: Owned,
     ) -> None:
         self.group = group
@@ -217,7 +227,8 @@ class _Upload:
         if group.texture is not None:
             # Averaged alpha would thin out masks (nets, leaves) with distance: they get no mipmaps.
             masked = group.alpha_mode == "MASK"
-            if (id(group.texture), masked) not in textures:
+            key = (id(group.texture), masked, group.sampler)
+            if key not in textures:
                 height, width = group.texture.shape[:2]
                 rows_from_bottom = np.ascontiguousarray(group.texture[::-1]).tobytes()
                 texture = owned(
@@ -225,9 +236,11 @@ class _Upload:
                 )
                 if not masked:
                     texture.build_mipmaps()
-                texture.filter = gl.LINEAR if masked else gl.LINEAR_MIPMAP_LINEAR, gl.LINEAR
-                textures[id(group.texture), masked] = texture
-            self.texture = textures[id(group.texture), masked]
+                near = gl.NEAREST if group.sampler.nearest else gl.LINEAR
+                texture.filter = near if masked else gl.LINEAR_MIPMAP_LINEAR, near
+                texture.repeat_x, texture.repeat_y = (not c for c in group.sampler.clamped)
+                textures[key] = texture
+            self.texture = textures[key]
 
     def set_camera(self, clip_from_world: np.ndarray, eye: np.ndarray) -> None:
         """Look from here in what is drawn next."""

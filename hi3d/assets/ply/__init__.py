@@ -1,0 +1,1 @@
+"""Reading of PLY files: the container, and the objects in it."""

@@ -1,0 +1,1 @@
+"""Reading of Wavefront files: OBJ objects and their MTL materials."""
