@@ -1,7 +1,9 @@
 """The triangle mesh that reconstruction makes, and its files: GLB, OBJ and PLY.
 
-In memory z is up. GLB and OBJ files are Y-up, so (x, y, z) is stored as (x, z, -y); PLY files keep
-z up. `hi3d.assets.surface_mesh.load_mesh` reads them.
+In memory z is up and the camera of view 0 stands at +x. GLB and OBJ files have the axes of glTF
+2.0, Section 3.4: up is +Y and the front, which view 0 (the photo) shows, +Z. So (x, y, z) is stored
+as (y, z, x), and the file says so for its readers. PLY files keep the axes of memory.
+`hi3d.assets.surface_mesh.load_mesh` reads them.
 """
 
 import io
@@ -21,6 +23,10 @@ from hi3d.errors import InputError
 from hi3d.files import atomic_path
 
 SUFFIXES = (".glb", ".obj", ".ply")
+FRONT_EXTRAS = {"front": "+Z"}
+"""In `asset.extras` of a GLB: the side that view 0 shows."""
+FRONT_COMMENT = "# front +Z, up +Y"
+"""The same in the first line of an OBJ."""
 
 FLOAT, UNSIGNED_INT = 5126, 5125  # glTF 2.0, Section 3.6.2.2: accessor data types
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963  # glTF 2.0, Section 3.6.2.4
@@ -68,9 +74,9 @@ def save_mesh(mesh: SurfaceMesh, path: str | Path) -> None:
 
     Args:
         mesh: with a texture or, without one, with vertex colours.
-        path: `.glb` (Y-up; one unlit material with a base-colour PNG, or linear vertex colours),
-            `.obj` (Y-up; a texture goes to `.mtl` and `.png` files beside it) or `.ply` (z up;
-            8-bit vertex colours, no texture).
+        path: `.glb` (one unlit material with a base-colour PNG, or linear vertex colours), `.obj`
+            (a texture goes to `.mtl` and `.png` files beside it) or `.ply` (8-bit vertex colours,
+            no texture).
 
     Raises:
         InputError: another suffix, a mesh without faces, or a folder that cannot be written to.
@@ -115,10 +121,9 @@ def _write(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
-def _y_up(vertices: Tensor) -> np.ndarray:
-    """Z-up positions in the Y-up axes of glTF and OBJ. [V, 3] float32"""
-    x, y, z = vertices.float().unbind(-1)
-    return torch.stack([x, z, -y], dim=-1).numpy()
+def _file_axes(vectors: Tensor) -> np.ndarray:
+    """Positions or normals in the axes of GLB and OBJ files: front +Z, up +Y. [V, 3] float32"""
+    return vectors.float()[:, [1, 2, 0]].numpy()
 
 
 def _png(texture: Tensor) -> bytes:
@@ -146,7 +151,7 @@ def _glb(mesh: SurfaceMesh) -> bytes:
         accessors.append({**description, "type": kind, **extra})
         return len(accessors) - 1
 
-    positions = _y_up(mesh.vertices)
+    positions = _file_axes(mesh.vertices)
     bounds = {"min": positions.min(0).tolist(), "max": positions.max(0).tolist()}
     attributes = {"POSITION": add_accessor(positions, "VEC3", FLOAT, ARRAY_BUFFER, **bounds)}
     look: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
@@ -178,7 +183,7 @@ def _glb(mesh: SurfaceMesh) -> bytes:
         "extensions": {"KHR_materials_unlit": {}},  # the views' light is in the colours already
     }
     content = {
-        "asset": {"version": "2.0", "generator": "hi3d"},
+        "asset": {"version": "2.0", "generator": "hi3d", "extras": FRONT_EXTRAS},
         "extensionsUsed": ["KHR_materials_unlit"],
         "scene": 0,
         "scenes": [{"nodes": [0]}],
@@ -199,8 +204,8 @@ def _glb(mesh: SurfaceMesh) -> bytes:
 
 def _obj(mesh: SurfaceMesh, stem: str) -> bytes:
     """Wavefront text; without a texture the vertex colours follow the positions (x y z r g b)."""
-    lines = []
-    vertices, faces = _y_up(mesh.vertices), (mesh.faces + 1).tolist()
+    lines = [FRONT_COMMENT]
+    vertices, faces = _file_axes(mesh.vertices), (mesh.faces + 1).tolist()
     if mesh.uvs is None:
         rows = np.concatenate([vertices, mesh.vertex_rgb.numpy()], axis=1).tolist()
         lines += ["v " + " ".join(f"{value:.9g}" for value in row) for row in rows]

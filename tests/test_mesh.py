@@ -77,16 +77,47 @@ def test_colored_round_trip(colored, tmp_path, suffix):
     assert loaded.texture is None
 
 
-def test_glb_is_y_up_and_ply_is_z_up(tmp_path):
+def test_front_is_z_in_glb_and_obj(tmp_path):
+    """glTF 2.0, Section 3.4: up +Y, front +Z; a PLY keeps up z, front x."""
     vertices = torch.tensor([[1.0, 2.0, 3.0], [0, 0, 0], [0, 1, 0]])
     mesh = SurfaceMesh(vertices, torch.tensor([[0, 1, 2]]), torch.ones(3, 3))
-    save_mesh(mesh, tmp_path / "a.glb")
-    save_mesh(mesh, tmp_path / "a.ply")
-    save_mesh(mesh, tmp_path / "a.obj")
-    assert glb_floats(tmp_path / "a.glb", "POSITION")[0].tolist() == [1, 3, -2]
-    assert (tmp_path / "a.obj").read_text().startswith("v 1 3 -2 1 1 1\n")
+    for suffix in ("glb", "ply", "obj"):
+        save_mesh(mesh, tmp_path / f"a.{suffix}")
+    assert glb_floats(tmp_path / "a.glb", "POSITION")[0].tolist() == [2, 3, 1]
+    assert glb_json(tmp_path / "a.glb")["asset"]["extras"] == {"front": "+Z"}
+    assert (tmp_path / "a.obj").read_text().startswith("# front +Z, up +Y\nv 2 3 1 1 1 1\n")
     assert trimesh.load(tmp_path / "a.ply", process=False).vertices[0].tolist() == [1, 2, 3]
-    assert load_mesh(tmp_path / "a.obj", up="z").vertices[0].tolist() == [1, 3, -2]
+    assert load_mesh(tmp_path / "a.obj", up="z").vertices[0].tolist() == [2, 3, 1]
+
+
+def test_a_file_without_a_declared_front_is_read_as_blender_does(colored, tmp_path):
+    save_mesh(colored, tmp_path / "a.obj")
+    text = (tmp_path / "a.obj").read_text().split("\n", 1)[1]
+    (tmp_path / "b.obj").write_text(text)
+    x, y, z = colored.vertices.unbind(-1)
+    turned = torch.stack([y, -x, z], dim=-1)  # file (y, z, x) taken as (x, -z, y)
+    assert torch.equal(load_mesh(tmp_path / "b.obj").vertices, turned)
+    assert torch.equal(load_mesh(tmp_path / "b.obj", front="z").vertices, colored.vertices)
+    trimesh.load(tmp_path / "b.obj", process=False).export(tmp_path / "b.glb")
+    assert torch.equal(load_mesh(tmp_path / "b.glb").vertices, turned)
+
+
+def test_the_photo_is_seen_from_z(tmp_path):
+    """Another reader finds the side at +x, where view 0 looks from, at +Z."""
+    box = trimesh.creation.box((1, 0.6, 0.3))
+    corners = torch.tensor(box.vertices[box.faces].reshape(-1, 3), dtype=torch.float32)
+    red = torch.tensor(box.face_normals[:, 0] > 0.5).repeat_interleave(3)[:, None]
+    rgb = torch.where(red, torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 0, 1]))
+    faces = torch.arange(len(corners)).reshape(-1, 3)
+    save_mesh(SurfaceMesh(corners, faces, rgb), tmp_path / "box.glb")
+    save_mesh(SurfaceMesh(corners, faces, rgb), tmp_path / "box.obj")
+    for path in (tmp_path / "box.glb", tmp_path / "box.obj"):
+        loaded = trimesh.load(path, force="mesh", process=False)
+        front = loaded.face_normals[:, 2] > 0.99
+        assert front.sum() == 2
+        assert np.array_equal(front.repeat(3), red[:, 0].numpy())
+    assert (loaded.visual.vertex_colors[:, 0] == 255 * red[:, 0].numpy()).all()
+    assert np.array_equal(glb_floats(tmp_path / "box.glb", "COLOR_0"), rgb.numpy())
 
 
 def test_exported_meshes_stand_upright_in_trimesh(tmp_path):
@@ -122,8 +153,8 @@ def test_glb_fields_of_a_textured_mesh(textured, tmp_path):
     uvs = glb_floats(tmp_path / "box.glb", "TEXCOORD_0")
     assert np.allclose(uvs[:, 1], 1 - textured.uvs[:, 1].numpy())
     position = content["accessors"][primitive["attributes"]["POSITION"]]
-    assert np.allclose(position["min"], [-0.5, -0.15, -0.3])
-    assert np.allclose(position["max"], [0.5, 0.15, 0.3])
+    assert np.allclose(position["min"], [-0.3, -0.15, -0.5])
+    assert np.allclose(position["max"], [0.3, 0.15, 0.5])
     assert all(view["byteOffset"] % 4 == 0 for view in content["bufferViews"])
 
 
