@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from hi3d.color import linear_from_srgb
 from hi3d.errors import InputError
@@ -69,14 +70,16 @@ class SurfaceMesh:
         return replace(self, **moved)
 
 
-def save_mesh(mesh: SurfaceMesh, path: str | Path) -> None:
-    """Write a mesh, atomically, in the format its suffix names.
+def save_mesh(mesh: SurfaceMesh, path: str | Path, lit: bool = False) -> None:
+    """Write a mesh, atomically, in the format its suffix names; GLB and OBJ have smooth normals.
 
     Args:
         mesh: with a texture or, without one, with vertex colours.
-        path: `.glb` (one unlit material with a base-colour PNG, or linear vertex colours), `.obj`
+        path: `.glb` (one material with a base-colour PNG, or linear vertex colours), `.obj`
             (a texture goes to `.mtl` and `.png` files beside it) or `.ply` (8-bit vertex colours,
             no texture).
+        lit: light the material of GLB and OBJ where it is shown (matte, no metal). The views' light
+            is in the colours already, so by default it is not.
 
     Raises:
         InputError: another suffix, a mesh without faces, or a folder that cannot be written to.
@@ -89,14 +92,14 @@ def save_mesh(mesh: SurfaceMesh, path: str | Path) -> None:
         raise InputError(f"the mesh for {path} has no faces: lower the surface threshold or refit")
     mesh = mesh.to("cpu")
     if suffix == ".glb":
-        content = _glb(mesh)
+        content = _glb(mesh, lit)
     elif suffix == ".ply":
         content = _ply(mesh)
     else:
         content = _obj(mesh, path.stem)
         if mesh.texture is not None:
             _write(path.with_suffix(".png"), _png(mesh.texture))
-            _write(path.with_suffix(".mtl"), _mtl(path.stem))
+            _write(path.with_suffix(".mtl"), _mtl(path.stem, lit))
     _write(path, content)
 
 
@@ -114,6 +117,31 @@ def is_closed(mesh: SurfaceMesh) -> bool:
         return False
     edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(dim=-1).values
     return bool((torch.unique(edges, dim=0, return_counts=True)[1] == 2).all())
+
+
+def vertex_normals(mesh: SurfaceMesh) -> Tensor:
+    """Unit normals: the mean of the adjacent faces', weighted by the faces' angles at the vertex.
+
+    Vertices at the same position are one, so that texture seams do not show. After Thurmer and
+    Wuthrich, "Computing Vertex Normals from Polygonal Facets", 1998.
+
+    Returns:
+        [V, 3]; up where the faces around have no area.
+    """
+    vertices = mesh.vertices.double()
+    position = torch.unique(mesh.vertices, dim=0, return_inverse=True)[1]
+    corners = vertices[mesh.faces]
+    forward = normalize(corners.roll(-1, 1) - corners, dim=-1)
+    backward = normalize(corners.roll(1, 1) - corners, dim=-1)
+    angles = (forward * backward).sum(-1).clamp(-1, 1).acos()  # [F, 3]
+    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    weighted = angles[..., None] * normalize(normals, dim=-1, eps=1e-30)[:, None]
+    total = torch.zeros_like(vertices)
+    total.index_add_(0, position[mesh.faces.reshape(-1)], weighted.reshape(-1, 3))
+    total = total[position]
+    flat = total.norm(dim=-1, keepdim=True) < 1e-6
+    up = torch.tensor([0.0, 0.0, 1.0]).to(total)
+    return normalize(torch.where(flat, up, total), dim=-1).to(mesh.vertices)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -134,7 +162,7 @@ def _png(texture: Tensor) -> bytes:
     return stream.getvalue()
 
 
-def _glb(mesh: SurfaceMesh) -> bytes:
+def _glb(mesh: SurfaceMesh, lit: bool) -> bytes:
     """A binary glTF 2.0 file: header, JSON chunk, binary chunk."""
     binary = bytearray()
     views: list[dict] = []
@@ -154,6 +182,8 @@ def _glb(mesh: SurfaceMesh) -> bytes:
     positions = _file_axes(mesh.vertices)
     bounds = {"min": positions.min(0).tolist(), "max": positions.max(0).tolist()}
     attributes = {"POSITION": add_accessor(positions, "VEC3", FLOAT, ARRAY_BUFFER, **bounds)}
+    normals = _file_axes(vertex_normals(mesh))
+    attributes["NORMAL"] = add_accessor(normals, "VEC3", FLOAT, ARRAY_BUFFER)
     look: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
     textures: dict[str, Any] = {}
     if mesh.texture is not None and mesh.uvs is not None:
@@ -177,14 +207,14 @@ def _glb(mesh: SurfaceMesh) -> bytes:
         "indices": add_accessor(indices, "SCALAR", UNSIGNED_INT, ELEMENT_ARRAY_BUFFER),
         "material": 0,
     }
-    material = {
-        "pbrMetallicRoughness": look,
-        "doubleSided": False,
-        "extensions": {"KHR_materials_unlit": {}},  # the views' light is in the colours already
-    }
+    material: dict[str, Any] = {"pbrMetallicRoughness": look, "doubleSided": False}
+    extensions: dict[str, Any] = {}
+    if not lit:
+        material["extensions"] = {"KHR_materials_unlit": {}}
+        extensions = {"extensionsUsed": ["KHR_materials_unlit"]}
     content = {
         "asset": {"version": "2.0", "generator": "hi3d", "extras": FRONT_EXTRAS},
-        "extensionsUsed": ["KHR_materials_unlit"],
+        **extensions,
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0}],
@@ -206,21 +236,27 @@ def _obj(mesh: SurfaceMesh, stem: str) -> bytes:
     """Wavefront text; without a texture the vertex colours follow the positions (x y z r g b)."""
     lines = [FRONT_COMMENT]
     vertices, faces = _file_axes(mesh.vertices), (mesh.faces + 1).tolist()
+    normals = _file_axes(vertex_normals(mesh)).tolist()
+    normal_lines = [f"vn {x:.6g} {y:.6g} {z:.6g}" for x, y, z in normals]
     if mesh.uvs is None:
         rows = np.concatenate([vertices, mesh.vertex_rgb.numpy()], axis=1).tolist()
         lines += ["v " + " ".join(f"{value:.9g}" for value in row) for row in rows]
-        lines += [f"f {a} {b} {c}" for a, b, c in faces]
+        lines += normal_lines
+        lines += [f"f {a}//{a} {b}//{b} {c}//{c}" for a, b, c in faces]
     else:
         lines += [f"mtllib {stem}.mtl"]
         lines += [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in vertices.tolist()]
         lines += [f"vt {u:.9g} {v:.9g}" for u, v in mesh.uvs.tolist()]
+        lines += normal_lines
         lines += ["usemtl surface"]
-        lines += [f"f {a}/{a} {b}/{b} {c}/{c}" for a, b, c in faces]
+        lines += [f"f {a}/{a}/{a} {b}/{b}/{b} {c}/{c}/{c}" for a, b, c in faces]
     return ("\n".join(lines) + "\n").encode()
 
 
-def _mtl(stem: str) -> bytes:
-    return f"newmtl surface\nKd 1 1 1\nKs 0 0 0\nillum 0\nmap_Kd {stem}.png\n".encode()
+def _mtl(stem: str, lit: bool) -> bytes:
+    illumination = 1 if lit else 0  # diffuse light, or the colour alone
+    lines = ["newmtl surface", "Kd 1 1 1", "Ks 0 0 0", f"illum {illumination}"]
+    return "\n".join([*lines, f"map_Kd {stem}.png", ""]).encode()
 
 
 def _ply(mesh: SurfaceMesh) -> bytes:

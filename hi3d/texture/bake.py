@@ -7,12 +7,11 @@ from torch import Tensor
 
 from hi3d.config import check_number
 from hi3d.errors import InputError
-from hi3d.mesh import SurfaceMesh
+from hi3d.mesh import SurfaceMesh, vertex_normals
 from hi3d.progress import track
 from hi3d.surface.ray_casting import RayCaster
 from hi3d.texture.atlas import (
     Texels,
-    area_weighted_normals,
     face_areas,
     nearest_texels,
     sample_texture,
@@ -86,9 +85,7 @@ def bake_texture(
     mesh, views = mesh.to("cpu"), views.to("cpu")
     source, faces, uvs = unwrap(mesh, config.resolution, PADDING)
     vertices = mesh.vertices[source]
-    texels = surface_texels(
-        vertices, faces, uvs, area_weighted_normals(mesh)[source], config.resolution
-    )
+    texels = surface_texels(vertices, faces, uvs, vertex_normals(mesh)[source], config.resolution)
     rgb, best_trust, targets = _blend_views(
         texels, views, vertices, faces, uvs[faces], config.optimization_steps > 0
     )
