@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -158,7 +159,7 @@ def odd_views(views: Views, seed: int) -> Iterator[tuple[str, Views]]:
 
 def file_faults(path: Path) -> dict[str, int]:
     """What is wrong with a written GLB file, and how often."""
-    mesh = trimesh.load(path, force="mesh", process=False)
+    mesh: Any = trimesh.load(path, force="mesh", process=False)
     vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces)
     uvs = np.asarray(mesh.visual.uv) if mesh.visual.uv is not None else np.zeros((0, 2))
     lengths = np.linalg.norm(mesh.vertex_normals, axis=1)
@@ -210,7 +211,9 @@ def main() -> None:
     config = load_config(ValidityConfig, arguments.config, arguments.overrides)
     keep_settings(arguments.output, config_to_dict(config))
     warnings.simplefilter("ignore", RuntimeWarning)
-    settings, results, baseline = config.reconstruction, {}, {}
+    settings = config.reconstruction
+    results: dict[str, dict[str, Any]] = {}
+    baseline: dict[str, dict[str, int]] = {}
     cameras = orbit_cameras(20.0, config.views_resolution)
     grey = torch.full((16, 3, config.views_resolution, config.views_resolution), 0.5)
     solid = Views(grey, torch.ones_like(grey[:, :1]), cameras)

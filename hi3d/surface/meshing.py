@@ -10,6 +10,7 @@ import trimesh
 from hi3d.cameras import Cameras
 from hi3d.config import check_number
 from hi3d.mesh import SurfaceMesh
+from hi3d.surface.flat_walls import with_flat_walls
 from hi3d.surface.grid import GridField
 from hi3d.surface.marching_cubes import marching_cubes
 from hi3d.surface.topology import topology
@@ -33,6 +34,8 @@ class MeshingConfig:
     smoothing_iterations: int = 30
     """Taubin smoothing passes, 0 to 1000, against noise of about a voxel, without shrinking. A
     smoother surface also decimates further without opening."""
+    flat_walls: bool = True
+    """Move the vertices of large walls, which are flat but for noise below a voxel, onto planes."""
     flatten_unseen_side: bool = True
     """Span the side that no camera sees from its visible rim; needs the cameras."""
 
@@ -62,6 +65,9 @@ def extract_mesh(
     mesh = without_floaters(marching_cubes(field), MIN_COMPONENT_SHARE)
     if config.smoothing_iterations > 0:
         mesh = smoothed(mesh, config.smoothing_iterations)
+    if config.flat_walls:
+        flat = with_flat_walls(mesh)
+        mesh = flat if is_sound(flat) else mesh
     if cameras is not None and config.flatten_unseen_side:
         flattened = flatten_unseen_side(mesh, cameras.positions.cpu().numpy())
         mesh = flattened if is_sound(flattened) else mesh
