@@ -1,7 +1,9 @@
 """The triangle mesh that reconstruction makes, and its files: GLB, OBJ and PLY.
 
-In memory z is up. GLB and OBJ files are Y-up, so (x, y, z) is stored as (x, z, -y); PLY files keep
-z up. `hi3d.assets.surface_mesh.load_mesh` reads them.
+In memory z is up and the camera of view 0 stands at +x. GLB and OBJ files have the axes of glTF
+2.0, Section 3.4: up is +Y and the front, which view 0 (the photo) shows, +Z. So (x, y, z) is stored
+as (y, z, x), and the file says so for its readers. PLY files keep the axes of memory.
+`hi3d.assets.surface_mesh.load_mesh` reads them.
 """
 
 import io
@@ -15,12 +17,17 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from hi3d.color import linear_from_srgb
 from hi3d.errors import InputError
 from hi3d.files import atomic_path
 
 SUFFIXES = (".glb", ".obj", ".ply")
+FRONT_EXTRAS = {"front": "+Z"}
+"""In `asset.extras` of a GLB: the side that view 0 shows."""
+FRONT_COMMENT = "# front +Z, up +Y"
+"""The same in the first line of an OBJ."""
 
 FLOAT, UNSIGNED_INT = 5126, 5125  # glTF 2.0, Section 3.6.2.2: accessor data types
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963  # glTF 2.0, Section 3.6.2.4
@@ -63,14 +70,16 @@ class SurfaceMesh:
         return replace(self, **moved)
 
 
-def save_mesh(mesh: SurfaceMesh, path: str | Path) -> None:
-    """Write a mesh, atomically, in the format its suffix names.
+def save_mesh(mesh: SurfaceMesh, path: str | Path, lit: bool = False) -> None:
+    """Write a mesh, atomically, in the format its suffix names; GLB and OBJ have smooth normals.
 
     Args:
         mesh: with a texture or, without one, with vertex colours.
-        path: `.glb` (Y-up; one unlit material with a base-colour PNG, or linear vertex colours),
-            `.obj` (Y-up; a texture goes to `.mtl` and `.png` files beside it) or `.ply` (z up;
-            8-bit vertex colours, no texture).
+        path: `.glb` (one material with a base-colour PNG, or linear vertex colours), `.obj`
+            (a texture goes to `.mtl` and `.png` files beside it) or `.ply` (8-bit vertex colours,
+            no texture).
+        lit: light the material of GLB and OBJ where it is shown (matte, no metal). The views' light
+            is in the colours already, so by default it is not.
 
     Raises:
         InputError: another suffix, a mesh without faces, or a folder that cannot be written to.
@@ -83,14 +92,14 @@ def save_mesh(mesh: SurfaceMesh, path: str | Path) -> None:
         raise InputError(f"the mesh for {path} has no faces: lower the surface threshold or refit")
     mesh = mesh.to("cpu")
     if suffix == ".glb":
-        content = _glb(mesh)
+        content = _glb(mesh, lit)
     elif suffix == ".ply":
         content = _ply(mesh)
     else:
         content = _obj(mesh, path.stem)
         if mesh.texture is not None:
             _write(path.with_suffix(".png"), _png(mesh.texture))
-            _write(path.with_suffix(".mtl"), _mtl(path.stem))
+            _write(path.with_suffix(".mtl"), _mtl(path.stem, lit))
     _write(path, content)
 
 
@@ -110,15 +119,39 @@ def is_closed(mesh: SurfaceMesh) -> bool:
     return bool((torch.unique(edges, dim=0, return_counts=True)[1] == 2).all())
 
 
+def vertex_normals(mesh: SurfaceMesh) -> Tensor:
+    """Unit normals: the mean of the adjacent faces', weighted by the faces' angles at the vertex.
+
+    Vertices at the same position are one, so that texture seams do not show. After Thurmer and
+    Wuthrich, "Computing Vertex Normals from Polygonal Facets", 1998.
+
+    Returns:
+        [V, 3]; up where the faces around have no area.
+    """
+    vertices = mesh.vertices.double()
+    position = torch.unique(mesh.vertices, dim=0, return_inverse=True)[1]
+    corners = vertices[mesh.faces]
+    forward = normalize(corners.roll(-1, 1) - corners, dim=-1)
+    backward = normalize(corners.roll(1, 1) - corners, dim=-1)
+    angles = (forward * backward).sum(-1).clamp(-1, 1).acos()  # [F, 3]
+    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    weighted = angles[..., None] * normalize(normals, dim=-1, eps=1e-30)[:, None]
+    total = torch.zeros_like(vertices)
+    total.index_add_(0, position[mesh.faces.reshape(-1)], weighted.reshape(-1, 3))
+    total = total[position]
+    flat = total.norm(dim=-1, keepdim=True) < 1e-6
+    up = torch.tensor([0.0, 0.0, 1.0]).to(total)
+    return normalize(torch.where(flat, up, total), dim=-1).to(mesh.vertices)
+
+
 def _write(path: Path, content: bytes) -> None:
     with atomic_path(path) as partial:
         partial.write_bytes(content)
 
 
-def _y_up(vertices: Tensor) -> np.ndarray:
-    """Z-up positions in the Y-up axes of glTF and OBJ. [V, 3] float32"""
-    x, y, z = vertices.float().unbind(-1)
-    return torch.stack([x, z, -y], dim=-1).numpy()
+def _file_axes(vectors: Tensor) -> np.ndarray:
+    """Positions or normals in the axes of GLB and OBJ files: front +Z, up +Y. [V, 3] float32"""
+    return vectors.float()[:, [1, 2, 0]].numpy()
 
 
 def _png(texture: Tensor) -> bytes:
@@ -129,7 +162,7 @@ def _png(texture: Tensor) -> bytes:
     return stream.getvalue()
 
 
-def _glb(mesh: SurfaceMesh) -> bytes:
+def _glb(mesh: SurfaceMesh, lit: bool) -> bytes:
     """A binary glTF 2.0 file: header, JSON chunk, binary chunk."""
     binary = bytearray()
     views: list[dict] = []
@@ -146,9 +179,11 @@ def _glb(mesh: SurfaceMesh) -> bytes:
         accessors.append({**description, "type": kind, **extra})
         return len(accessors) - 1
 
-    positions = _y_up(mesh.vertices)
+    positions = _file_axes(mesh.vertices)
     bounds = {"min": positions.min(0).tolist(), "max": positions.max(0).tolist()}
     attributes = {"POSITION": add_accessor(positions, "VEC3", FLOAT, ARRAY_BUFFER, **bounds)}
+    normals = _file_axes(vertex_normals(mesh))
+    attributes["NORMAL"] = add_accessor(normals, "VEC3", FLOAT, ARRAY_BUFFER)
     look: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
     textures: dict[str, Any] = {}
     if mesh.texture is not None and mesh.uvs is not None:
@@ -172,14 +207,14 @@ def _glb(mesh: SurfaceMesh) -> bytes:
         "indices": add_accessor(indices, "SCALAR", UNSIGNED_INT, ELEMENT_ARRAY_BUFFER),
         "material": 0,
     }
-    material = {
-        "pbrMetallicRoughness": look,
-        "doubleSided": False,
-        "extensions": {"KHR_materials_unlit": {}},  # the views' light is in the colours already
-    }
+    material: dict[str, Any] = {"pbrMetallicRoughness": look, "doubleSided": False}
+    extensions: dict[str, Any] = {}
+    if not lit:
+        material["extensions"] = {"KHR_materials_unlit": {}}
+        extensions = {"extensionsUsed": ["KHR_materials_unlit"]}
     content = {
-        "asset": {"version": "2.0", "generator": "hi3d"},
-        "extensionsUsed": ["KHR_materials_unlit"],
+        "asset": {"version": "2.0", "generator": "hi3d", "extras": FRONT_EXTRAS},
+        **extensions,
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0}],
@@ -199,23 +234,29 @@ def _glb(mesh: SurfaceMesh) -> bytes:
 
 def _obj(mesh: SurfaceMesh, stem: str) -> bytes:
     """Wavefront text; without a texture the vertex colours follow the positions (x y z r g b)."""
-    lines = []
-    vertices, faces = _y_up(mesh.vertices), (mesh.faces + 1).tolist()
+    lines = [FRONT_COMMENT]
+    vertices, faces = _file_axes(mesh.vertices), (mesh.faces + 1).tolist()
+    normals = _file_axes(vertex_normals(mesh)).tolist()
+    normal_lines = [f"vn {x:.6g} {y:.6g} {z:.6g}" for x, y, z in normals]
     if mesh.uvs is None:
         rows = np.concatenate([vertices, mesh.vertex_rgb.numpy()], axis=1).tolist()
         lines += ["v " + " ".join(f"{value:.9g}" for value in row) for row in rows]
-        lines += [f"f {a} {b} {c}" for a, b, c in faces]
+        lines += normal_lines
+        lines += [f"f {a}//{a} {b}//{b} {c}//{c}" for a, b, c in faces]
     else:
         lines += [f"mtllib {stem}.mtl"]
         lines += [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in vertices.tolist()]
         lines += [f"vt {u:.9g} {v:.9g}" for u, v in mesh.uvs.tolist()]
+        lines += normal_lines
         lines += ["usemtl surface"]
-        lines += [f"f {a}/{a} {b}/{b} {c}/{c}" for a, b, c in faces]
+        lines += [f"f {a}/{a}/{a} {b}/{b}/{b} {c}/{c}/{c}" for a, b, c in faces]
     return ("\n".join(lines) + "\n").encode()
 
 
-def _mtl(stem: str) -> bytes:
-    return f"newmtl surface\nKd 1 1 1\nKs 0 0 0\nillum 0\nmap_Kd {stem}.png\n".encode()
+def _mtl(stem: str, lit: bool) -> bytes:
+    illumination = 1 if lit else 0  # diffuse light, or the colour alone
+    lines = ["newmtl surface", "Kd 1 1 1", "Ks 0 0 0", f"illum {illumination}"]
+    return "\n".join([*lines, f"map_Kd {stem}.png", ""]).encode()
 
 
 def _ply(mesh: SurfaceMesh) -> bytes:

@@ -1,5 +1,7 @@
 """Object files (GLB, glTF, OBJ or PLY) to what the renderers draw."""
 
+import json
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -13,6 +15,7 @@ from hi3d.assets.shells import with_seen_sides
 from hi3d.assets.wavefront.looks import scanned_object_folder
 from hi3d.assets.wavefront.objects import read_obj
 from hi3d.errors import InputError
+from hi3d.mesh import FRONT_COMMENT, FRONT_EXTRAS
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
 MIN_AREA = 1e-8  # of the whole normalised surface; below it the object is a line or a point
@@ -24,6 +27,7 @@ def load_object(
     up: Literal["y", "z"] | None = None,
     max_texture_side: int = 4096,
     root: Path | None = None,
+    front: Literal["x", "z"] | None = None,
 ) -> RenderObject:
     """Read an object, with its scene graph applied, into the world (z up).
 
@@ -36,11 +40,14 @@ def load_object(
     Args:
         path: a GLB, glTF, OBJ or PLY file.
         normalise: centre the bounding box at the origin and make its longest side 1.
-        up: the file's upward axis. With "y", (x, y, z) becomes (x, -z, y). By default "z" for PLY
-            and Google Scanned Objects, and "y" for the others.
+        up: the file's upward axis. By default "z" for PLY and Google Scanned Objects, and "y" for
+            the others.
         max_texture_side: larger textures are reduced to it, in texels.
         root: folder of the collection that the file belongs to, which other files that it names
             may lie in; by default the folder above the file's.
+        front: the axis of a Y-up file that faces azimuth 0. With "x", as Blender reads them,
+            (x, y, z) becomes (x, -z, y); with "z" it becomes (z, x, y). By default what the file
+            declares (those of this project do), else "x".
 
     Raises:
         InputError: the file is missing, of another type or broken, a texture it names is missing or
@@ -68,6 +75,7 @@ def read_parts(
     up: Literal["y", "z"] | None = None,
     max_texture_side: int = 4096,
     root: Path | None = None,
+    front: Literal["x", "z"] | None = None,
 ) -> list[ObjectPart]:
     """All parts of an object file as they are stored, turned z up; see `load_object`.
 
@@ -90,6 +98,7 @@ def read_parts(
             parts = read_obj(path, max_texture_side, root)
         else:
             parts = read_gltf(path, max_texture_side, root)
+        front = front or declared_front(path)
     except InputError:
         raise
     except Exception as error:
@@ -102,15 +111,30 @@ def read_parts(
     if up is None:
         up = "z" if suffix == ".ply" or scanned_object_folder(path) else "y"
     if up == "y":
-        parts = [replace(part, vertices=_z_up(part.vertices)) for part in parts]
+        parts = [replace(part, vertices=z_up(part.vertices, front)) for part in parts]
     return parts
 
 
-def _z_up(y_up: np.ndarray) -> np.ndarray:
-    """(x, y, z) as (x, -z, y), without changing the type. [V, 3]"""
-    turned = np.empty_like(y_up)
-    turned[:, 0], turned[:, 1], turned[:, 2] = y_up[:, 0], -y_up[:, 2], y_up[:, 1]
+def z_up(vertices: np.ndarray, front: Literal["x", "z"] | None) -> np.ndarray:
+    """[V, 3] positions of a Y-up file in the world's axes; see `load_object`."""
+    if front == "z":
+        return vertices[:, [2, 0, 1]]
+    turned = np.empty_like(vertices)
+    turned[:, 0], turned[:, 1], turned[:, 2] = vertices[:, 0], -vertices[:, 2], vertices[:, 1]
     return turned
+
+
+def declared_front(path: Path) -> Literal["z"] | None:
+    """ "z" where a file says that it has the axes that `hi3d.mesh.save_mesh` writes."""
+    with path.open("rb") as file:
+        if path.suffix.lower() == ".obj":
+            return "z" if file.readline(80).strip() == FRONT_COMMENT.encode() else None
+        if path.suffix.lower() != ".glb":
+            return None
+        (length,) = struct.unpack("<12xI4x", file.read(20))
+        extras = json.loads(file.read(length))["asset"].get("extras")
+    declared = isinstance(extras, dict) and extras.get("front") == FRONT_EXTRAS["front"]
+    return "z" if declared else None
 
 
 def _with_needed_alpha(part: ObjectPart) -> ObjectPart | None:

@@ -18,7 +18,11 @@ from hi3d.mesh import SurfaceMesh
 MAX_TEXTURE_SIDE = 16384
 
 
-def load_mesh(path: str | Path, up: Literal["y", "z"] | None = None) -> SurfaceMesh:
+def load_mesh(
+    path: str | Path,
+    up: Literal["y", "z"] | None = None,
+    front: Literal["x", "z"] | None = None,
+) -> SurfaceMesh:
     """Read an object file as one mesh, not moved.
 
     A single textured part keeps its `uvs` and `texture`; several parts keep vertex colours, read
@@ -27,11 +31,12 @@ def load_mesh(path: str | Path, up: Literal["y", "z"] | None = None) -> SurfaceM
     Args:
         path: a GLB, glTF, OBJ or PLY file.
         up: the file's upward axis, by default as in `hi3d.assets.load.load_object`.
+        front: the axis of a Y-up file that faces azimuth 0, by default as there.
 
     Raises:
         InputError: the file is missing, of another type, broken, or holds no surface.
     """
-    parts = [part for part in read_parts(path, up, MAX_TEXTURE_SIDE) if len(part.faces)]
+    parts = [part for part in read_parts(path, up, MAX_TEXTURE_SIDE, front) if len(part.faces)]
     if not parts:
         raise InputError(f"{path} holds no triangles: give another mesh")
     starts = np.cumsum([0, *(len(part.vertices) for part in parts)])[:-1]

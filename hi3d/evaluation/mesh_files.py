@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from hi3d.assets.load import SUFFIXES
+from hi3d.assets.load import SUFFIXES, z_up
 from hi3d.assets.surface_mesh import load_mesh
 from hi3d.config import check_choice
 from hi3d.errors import InputError
@@ -21,7 +21,7 @@ from hi3d.mesh import SurfaceMesh
 
 PLAIN_SUFFIXES = (".stl", ".off")
 """Triangles alone, z up; read by trimesh."""
-UP_AXES = ("y", "z")
+UP_AXES, FRONT_AXES = ("y", "z"), ("x", "z")
 NORMALISED_TOLERANCE = 1e-3
 """A mesh so close to the unit cube is left as it is."""
 
@@ -39,12 +39,18 @@ class MeshFilesConfig(MeshMetricsConfig):
     """Upward axis of the predicted file, y or z. None: z for PLY, STL and OFF, y for others."""
     gt_up: str | None = None
     """Upward axis of the true file."""
+    front: str | None = None
+    """Axis of a predicted Y-up file that azimuth 0 sees, x or z. None: what the file declares (z in
+    meshes of this project), else x."""
+    gt_front: str | None = None
+    """The same of the true file."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("up", "gt_up"):
+        for name in ("up", "gt_up", "front", "gt_front"):
             if getattr(self, name) is not None:
-                check_choice(name, getattr(self, name), UP_AXES)
+                known = UP_AXES if name.endswith("up") else FRONT_AXES
+                check_choice(name, getattr(self, name), known)
 
 
 def score_mesh_files(
@@ -64,7 +70,8 @@ def score_mesh_files(
     Raises:
         InputError: a file is missing or broken, or a mesh lies outside the grid of the scores.
     """
-    predicted, truth = read_mesh(pred, config.up), read_mesh(gt, config.gt_up)
+    predicted = read_mesh(pred, config.up, config.front)
+    truth = read_mesh(gt, config.gt_up, config.gt_front)
     facts = []
     if config.normalize_gt:
         truth, fact = normalised(truth)
@@ -78,16 +85,22 @@ def score_mesh_files(
     return score_mesh(predicted, truth, config), "; ".join(facts) or "nothing is moved or scaled"
 
 
-def read_mesh(path: Path, up: str | None) -> SurfaceMesh:
+def read_mesh(path: Path, up: str | None, front: str | None = None) -> SurfaceMesh:
     """Read a mesh file of any format that is scored, z up.
+
+    Args:
+        path: the file.
+        up: its upward axis, y or z; None = as its format has it.
+        front: the axis of a Y-up file that azimuth 0 sees, x or z; None = as it declares.
 
     Raises:
         InputError: it is missing, broken or of another format.
     """
     axis: Literal["y", "z"] | None = None if up is None else "y" if up == "y" else "z"
+    side: Literal["x", "z"] | None = None if front is None else "z" if front == "z" else "x"
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
-        return load_mesh(path, axis)
+        return load_mesh(path, axis, side)
     if suffix not in PLAIN_SUFFIXES:
         known = ", ".join((*SUFFIXES, *PLAIN_SUFFIXES))
         raise InputError(f"{path} is not a mesh file: give one of {known}")
@@ -104,7 +117,7 @@ def read_mesh(path: Path, up: str | None) -> SurfaceMesh:
     if len(faces) == 0 or not np.isfinite(vertices).all():
         raise InputError(f"{path} holds no triangles: give another mesh")
     if axis == "y":
-        vertices = (vertices[:, [0, 2, 1]] * [1, -1, 1]).astype(np.float32)
+        vertices = z_up(vertices, side).astype(np.float32)
     points = torch.from_numpy(vertices)
     return SurfaceMesh(points, torch.from_numpy(faces), torch.full_like(points, 0.5))
 

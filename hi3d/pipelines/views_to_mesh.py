@@ -44,6 +44,8 @@ class MeshReconstructionConfig:
     texture: TextureConfig = field(default_factory=TextureConfig)
     export: list[str] = field(default_factory=lambda: ["glb"])
     """Formats of the textured mesh: glb (always written), obj, ply."""
+    lit: bool = False
+    """Viewers light the mesh. The views' light is in its colors already."""
 
     def __post_init__(self) -> None:
         check_number("interpolated_views", self.interpolated_views, 0, 1000)
@@ -149,8 +151,8 @@ def save_textured(context: Context[Reconstruction], textured: SurfaceMesh, path:
     write_preview(path.with_name("preview_mesh.png"), rendered.rgb)
     for name in context.settings.config.export:
         if name != "glb":
-            save_mesh(textured, path.with_suffix(f".{name}"))
-    save_mesh(textured, path)
+            save_mesh(textured, path.with_suffix(f".{name}"), context.settings.config.lit)
+    save_mesh(textured, path, context.settings.config.lit)
 
 
 def splat_settings(given: Reconstruction) -> dict[str, Any]:
@@ -172,8 +174,12 @@ def surface_settings(given: Reconstruction) -> dict[str, Any]:
 
 def texture_settings(given: Reconstruction) -> dict[str, Any]:
     """What the files of the textured mesh depend on beside the surface."""
-    texture = config_to_dict(given.config.texture)
-    return {"mesh.texture": texture, "mesh.export": list(given.config.export)}
+    config = given.config
+    return {
+        "mesh.texture": config_to_dict(config.texture),
+        "mesh.export": list(config.export),
+        "mesh.lit": config.lit,
+    }
 
 
 def views_hash(views: Views) -> str:

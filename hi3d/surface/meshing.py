@@ -10,11 +10,14 @@ import trimesh
 from hi3d.cameras import Cameras
 from hi3d.config import check_number
 from hi3d.mesh import SurfaceMesh
+from hi3d.surface.flat_walls import with_flat_walls
 from hi3d.surface.grid import GridField
 from hi3d.surface.marching_cubes import marching_cubes
+from hi3d.surface.topology import topology
 from hi3d.surface.unseen_side import flatten_unseen_side
 
 MIN_COMPONENT_SHARE = 0.02  # of the largest piece's volume; smaller pieces are floaters
+MIN_AREA_SHARE = 0.01  # of the largest piece's area: beside a thin sheet a speck has volume enough
 FAST_FACES = 4
 """So many times the target's faces are left to the careful decimation."""
 AGGRESSIVENESS = 3  # of fast_simplification: more careful than its default of 7
@@ -31,6 +34,8 @@ class MeshingConfig:
     smoothing_iterations: int = 30
     """Taubin smoothing passes, 0 to 1000, against noise of about a voxel, without shrinking. A
     smoother surface also decimates further without opening."""
+    flat_walls: bool = True
+    """Move the vertices of large walls, which are flat but for noise below a voxel, onto planes."""
     flatten_unseen_side: bool = True
     """Span the side that no camera sees from its visible rim; needs the cameras."""
 
@@ -57,13 +62,15 @@ def extract_mesh(
         InputError: the field has no surface.
     """
     config = config or MeshingConfig()
-    mesh = marching_cubes(field)
-    mesh = without_floaters(mesh, MIN_COMPONENT_SHARE)
+    mesh = without_floaters(marching_cubes(field), MIN_COMPONENT_SHARE)
     if config.smoothing_iterations > 0:
-        lamb, nu = TAUBIN_PASS_BAND
-        trimesh.smoothing.filter_taubin(mesh, lamb, nu, 2 * config.smoothing_iterations)
+        mesh = smoothed(mesh, config.smoothing_iterations)
+    if config.flat_walls:
+        flat = with_flat_walls(mesh)
+        mesh = flat if is_sound(flat) else mesh
     if cameras is not None and config.flatten_unseen_side:
-        mesh = flatten_unseen_side(mesh, cameras.positions.cpu().numpy())
+        flattened = flatten_unseen_side(mesh, cameras.positions.cpu().numpy())
+        mesh = flattened if is_sound(flattened) else mesh
     if config.target_faces > 0:
         mesh = decimated(mesh, config.target_faces)
     device = field.sdf.device
@@ -71,6 +78,19 @@ def extract_mesh(
     _, vertex_rgb = field.query(vertices)
     faces = torch.from_numpy(np.array(mesh.faces, dtype=np.int64)).to(device)
     return SurfaceMesh(vertices, faces, vertex_rgb.detach())
+
+
+def smoothed(mesh: trimesh.Trimesh, iterations: int) -> trimesh.Trimesh:
+    """Taubin smoothing; the mesh as it was if vertices fell together."""
+    lamb, nu = TAUBIN_PASS_BAND
+    smooth = trimesh.smoothing.filter_taubin(mesh.copy(), lamb, nu, 2 * iterations)
+    return smooth if is_sound(smooth) else mesh
+
+
+def is_sound(mesh: trimesh.Trimesh) -> bool:
+    """Whether a mesh bounds a solid, as it is once its positions are stored."""
+    vertices = np.asarray(mesh.vertices, dtype=np.float32)
+    return bool(np.isfinite(vertices).all()) and topology(vertices, mesh.faces).sound
 
 
 def without_floaters(mesh: trimesh.Trimesh, min_share: float) -> trimesh.Trimesh:
@@ -84,7 +104,9 @@ def without_floaters(mesh: trimesh.Trimesh, min_share: float) -> trimesh.Trimesh
     if len(pieces) <= 1:
         return mesh
     volumes = np.array([piece.volume for piece in pieces])  # negative for the wall of a hollow
-    kept = [p for p, v in zip(pieces, volumes, strict=True) if v >= min_share * volumes.max()]
+    areas = np.array([piece.area for piece in pieces])
+    large = (volumes >= min_share * volumes.max()) & (areas >= MIN_AREA_SHARE * areas.max())
+    kept = [piece for piece, is_large in zip(pieces, large, strict=True) if is_large]
     return cast(trimesh.Trimesh, trimesh.util.concatenate(kept)) if kept else mesh
 
 
@@ -141,10 +163,12 @@ def collapsed_carefully(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Tri
 
 
 def closed_mesh(vertices: np.ndarray, faces: np.ndarray) -> trimesh.Trimesh | None:
-    """A mesh without unused vertices, or None if it does not enclose a volume."""
+    """A mesh without unused vertices, or None if it does not bound a solid."""
+    if len(faces) == 0:
+        return None
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     mesh.remove_unreferenced_vertices()
-    return mesh if mesh.is_watertight and mesh.volume > 0 else None
+    return mesh if is_sound(mesh) else None
 
 
 def without_folds(faces: np.ndarray) -> np.ndarray:

@@ -119,13 +119,6 @@ def sample_image(image: Tensor, grid: Tensor) -> Tensor:
     return sampled[0, :, 0].T
 
 
-def area_weighted_normals(mesh: SurfaceMesh) -> Tensor:
-    """Mean of the adjacent faces' normals, weighted by area. [V, 3]"""
-    normals = _cross_products(mesh.vertices, mesh.faces).repeat_interleave(3, dim=0)
-    total = torch.zeros_like(mesh.vertices).index_add_(0, mesh.faces.reshape(-1), normals)
-    return normalize(total, dim=-1)
-
-
 def face_areas(vertices: Tensor, faces: Tensor) -> Tensor:
     """Areas of triangles. [F]"""
     return _cross_products(vertices, faces).norm(dim=-1) / 2

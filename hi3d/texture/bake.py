@@ -7,12 +7,11 @@ from torch import Tensor
 
 from hi3d.config import check_number
 from hi3d.errors import InputError
-from hi3d.mesh import SurfaceMesh
+from hi3d.mesh import SurfaceMesh, vertex_normals
 from hi3d.progress import track
 from hi3d.surface.ray_casting import RayCaster
 from hi3d.texture.atlas import (
     Texels,
-    area_weighted_normals,
     face_areas,
     nearest_texels,
     sample_texture,
@@ -26,6 +25,7 @@ from hi3d.texture.optimization import (
     optimize_texels,
     subpixels,
 )
+from hi3d.texture.unseen import fill_unseen
 from hi3d.texture.visibility import see_texels, trusted_image
 from hi3d.views import Views
 
@@ -36,10 +36,6 @@ DISTANCE_POWER = 2.0  # of a view's pixels per world unit in its weight: nearer 
 MIN_COS = 0.15  # views that see the surface flatter than this do not colour it
 EDGE_WIDTH = 4  # pixels from a silhouette or occlusion edge over which a weight rises to 1
 MIN_ALPHA = 0.95  # fainter pixels hold some of the white background and are not used
-FILL_NEIGHBORS = 32  # seen surface points that colour an unseen one
-MAX_KNOWN = MAX_FILLED = 20_000  # points that fill and are filled, about
-SOUND_TRUST = 0.1  # texels seen with less may show another surface and colour no unseen ones
-NORMAL_DISTANCE = 0.05  # world units that a difference of 1 in the normals counts for in filling
 
 
 @dataclass
@@ -64,8 +60,8 @@ def bake_texture(
     A texel takes the weighted mean of the views in which its surface point is not hidden; a view
     weighs more the more frontal and nearer it is, and the farther the texel is from silhouettes and
     occlusion edges, where an error in shape would take the colour of what lies behind. Then the
-    texels are optimised against the views. Texels that no view sees take the colours of the nearest
-    seen ones. The work is done on the CPU.
+    texels are optimised against the views. Texels that no view sees take the colours around them,
+    along the surface. The work is done on the CPU.
 
     Args:
         mesh: the surface, in the world coordinates of the cameras; its colours are not used.
@@ -86,15 +82,13 @@ def bake_texture(
     mesh, views = mesh.to("cpu"), views.to("cpu")
     source, faces, uvs = unwrap(mesh, config.resolution, PADDING)
     vertices = mesh.vertices[source]
-    texels = surface_texels(
-        vertices, faces, uvs, area_weighted_normals(mesh)[source], config.resolution
-    )
+    texels = surface_texels(vertices, faces, uvs, vertex_normals(mesh)[source], config.resolution)
     rgb, best_trust, targets = _blend_views(
         texels, views, vertices, faces, uvs[faces], config.optimization_steps > 0
     )
     if not best_trust.any():
         raise InputError("no view sees the mesh: give views of this object, in its coordinates")
-    _fill_unseen(rgb, best_trust, texels, config.resolution)
+    fill_unseen(rgb, best_trust, texels, vertices, faces)
     texel_of_pixel = nearest_texels(texels.index, config.resolution)
     image_size = views.cameras.height, views.cameras.width
     # Edges, which may show what lies behind, are hardly sharpened.
@@ -148,46 +142,3 @@ def _blend_views(
                 )
             )
     return mean.colors(), best_trust, targets
-
-
-def _fill_unseen(rgb: Tensor, best_trust: Tensor, texels: Texels, resolution: int) -> None:
-    """Colour unseen texels in place: mean of the nearest seen ones, weighted by 1 / distance^2.
-
-    The distance counts the angle between normals too, or colour would come through thin walls.
-    Where the unseen texels are many, small squares of them on one face share their colour.
-
-    Args:
-        rgb: [T, 3]
-        best_trust: [T], 0 for unseen texels.
-        texels: the surface points.
-        resolution: height and width of the texture.
-    """
-    from scipy.spatial import cKDTree
-
-    seen, sound = best_trust > 0, best_trust > SOUND_TRUST
-    unseen = (~seen).nonzero()[:, 0]
-    if len(unseen) == 0:
-        return
-    sound = sound if sound.any() else seen
-    step = max(1, int(sound.sum()) // MAX_KNOWN)  # enough points for a smooth fill
-    known = sound.nonzero()[::step, 0]
-    side = max(1, round((len(unseen) / MAX_FILLED) ** 0.5))
-    row, column = texels.index[unseen] // resolution, texels.index[unseen] % resolution
-    square = (row // side * resolution + column // side) * len(texels.face_normals)
-    group = torch.unique(square + texels.face[unseen], return_inverse=True)[1]
-    size = torch.bincount(group)[:, None]
-
-    def points(chosen: Tensor) -> Tensor:
-        """Where texels lie, and how they are turned. [N, 6]"""
-        normals = NORMAL_DISTANCE * texels.smooth_normals[chosen]
-        return torch.cat([texels.positions[chosen], normals], dim=-1)
-
-    middles = torch.zeros(len(size), 6).index_add_(0, group, points(unseen)) / size
-    num_neighbors = min(FILL_NEIGHBORS, len(known))
-    distance, neighbour = cKDTree(points(known).numpy()).query(
-        middles.numpy(), k=range(1, num_neighbors + 1), workers=torch.get_num_threads()
-    )
-    weight = 1 / (torch.from_numpy(distance).float() ** 2 + 1e-8)
-    weight = weight / weight.sum(-1, keepdim=True)
-    filled = (rgb[known[torch.from_numpy(neighbour)]] * weight[..., None]).sum(1)
-    rgb[unseen] = filled[group]

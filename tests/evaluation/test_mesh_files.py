@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 
 from hi3d.config import load_config
 from hi3d.errors import InputError
 from hi3d.evaluation.mesh_files import MeshFilesConfig, read_mesh, score_mesh_files
+from hi3d.mesh import SurfaceMesh, save_mesh
 
 SIDES = (1.0, 0.5, 0.25)
 QUICK = ["num_samples=3000", "resolution=32"]
@@ -55,6 +57,23 @@ def test_the_upward_axis_is_an_option(tmp_path):
     assert scores(gt, y_up, "gt_up=y")[0].volume_iou == 1
     with pytest.raises(InputError, match="up is x: give one of y, z"):
         scores(gt, gt, "up=x")
+
+
+def test_meshes_of_this_project_are_scored_in_their_own_axes(tmp_path):
+    truth = trimesh.creation.box(SIDES)
+    points = torch.tensor(truth.vertices, dtype=torch.float32)
+    mesh = SurfaceMesh(points, torch.tensor(truth.faces), torch.ones_like(points))
+    gt = write(tmp_path, "gt.ply")
+    for name in ("a.glb", "a.obj"):
+        save_mesh(mesh, tmp_path / name)
+        assert scores(tmp_path / name, gt)[0].volume_iou == 1
+        assert scores(tmp_path / name, gt, "front=x")[0].volume_iou < 0.6
+    other = write(tmp_path, "other.glb")  # +X, +Y, +Z of the file are SIDES long, nothing declared
+    stored = read_mesh(other, "z").vertices
+    assert torch.equal(read_mesh(other, None, "z").vertices, stored[:, [2, 0, 1]])
+    assert scores(other, other, "front=z", "gt_front=z")[0].volume_iou == 1
+    with pytest.raises(InputError, match="front is y: give one of x, z"):
+        scores(gt, gt, "front=y")
 
 
 @pytest.mark.parametrize("name", ["a.stl", "a.off", "a.glb", "a.obj", "a.ply"])
