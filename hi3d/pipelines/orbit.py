@@ -103,9 +103,9 @@ class OrbitPipeline(StagePipeline):
             )
         # 4. Decode, and tell the object from the white background.
         frames = decode_orbit(self.vae, latents, condition.base, sampler.decode_chunk_size)[0].cpu()
-        alpha = views_alpha(frames, image.alpha)
-        views = Views(frames, alpha, orbit_cameras(elevation, resolution))
-        return OrbitOutput(views, elevation)
+        cameras = orbit_cameras(elevation, resolution)
+        alpha = views_alpha(frames, image.alpha, cameras)
+        return OrbitOutput(Views(frames, alpha, cameras), elevation)
 
     def condition(
         self,

@@ -100,8 +100,9 @@ class RefinerPipeline(StagePipeline):
             )
         # 4. Decode, and tell the object from the white background.
         frames = decode_orbit(self.vae, latents, condition.base, sampler.decode_chunk_size)[0].cpu()
-        alpha = views_alpha(frames, image.alpha)
-        return Views(frames, alpha, views.cameras.resized(size[1], size[0]))
+        cameras = views.cameras.resized(size[1], size[0])
+        alpha = views_alpha(frames, image.alpha, cameras)
+        return Views(frames, alpha, cameras)
 
     def condition(
         self,
