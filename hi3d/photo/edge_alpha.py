@@ -7,9 +7,6 @@ and B that a little further outside, so a black edge and a nearly white one are 
 import numpy as np
 from scipy import ndimage
 
-MAX_WIDTH = 4  # pixels
-SETTLED = 0.9  # share of the color inside at which a pixel is no longer mixed with background
-MIN_PIXELS = 16  # fewer tell nothing of an edge
 THIN_WINDOW = 5  # pixels; what is thinner than its edges has the color of its darkest pixel there
 
 
@@ -45,26 +42,6 @@ def edge_alpha(
     return np.where(mixed, share.clip(0, 1), foreground).astype(np.float32)
 
 
-def edge_width(deviation: np.ndarray, foreground: np.ndarray) -> int:
-    """Pixels from the edge inwards until the color is the object's own, 1 to `MAX_WIDTH`.
-
-    Args:
-        deviation: [H, W], distance from white.
-        foreground: [H, W] bool.
-    """
-    depth = _layer(foreground)
-    for width in range(1, MAX_WIDTH):
-        ring, core = depth == width + 1, depth > width + 2
-        if ring.sum() < MIN_PIXELS or core.sum() < MIN_PIXELS:
-            return width
-        inside, distance = _nearest(deviation[..., None], core)
-        ring &= distance <= 3
-        share = deviation[ring] / np.maximum(inside[ring, 0], 1e-6)
-        if not ring.any() or np.median(share) >= SETTLED:
-            return width
-    return MAX_WIDTH
-
-
 def _layer(mask: np.ndarray) -> np.ndarray:
     """How many pixels deep each pixel lies in a mask, diagonals included; 0 outside. [H, W]"""
     if mask.all():
@@ -85,6 +62,7 @@ def _darkest(absorption: np.ndarray, mask: np.ndarray) -> np.ndarray:
     height, width = mask.shape
     y, x = np.nonzero(mask)
     reach = range(-(THIN_WINDOW // 2), THIN_WINDOW // 2 + 1)
-    around = [((y + j).clip(0, height - 1), (x + i).clip(0, width - 1)) for j in reach for i in reach]
-    colors = np.stack([absorption[place] for place in around])
+    rows = [(y + offset).clip(0, height - 1) for offset in reach]
+    columns = [(x + offset).clip(0, width - 1) for offset in reach]
+    colors = np.stack([absorption[row, column] for row in rows for column in columns])
     return colors[colors.max(-1).argmax(0), np.arange(len(y))]

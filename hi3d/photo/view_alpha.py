@@ -14,17 +14,19 @@ from scipy import ndimage
 from torch import Tensor
 
 from hi3d.cameras import Cameras
-from hi3d.photo.edge_alpha import edge_alpha, edge_width
+from hi3d.photo.edge_alpha import edge_alpha
 from hi3d.photo.hull_silhouettes import hull_silhouettes
 
 NUM_THRESHOLDS = 22
 BORDER_SHARE = 0.02  # width of the border that is taken for background, of the image's side
 BORDER_PIECES = 4  # to each side; an object that leaves the image covers some of them
 CONTRAST_WIDTH = 2  # pixels to each side of a contour over which its step is measured
+SHARP_STEP = math.log(4)  # at a contour on exact white: three grey levels
 AREA_EXPONENT = 0.15  # a small part of sharp contrast does not outweigh a large one
 MIN_AREA = 1e-3  # of the image; below it a contour is noise
 MIN_HOLE = 6  # pixels
 MIN_ISLAND_SHARE = 0.03  # islands below this share of the largest are dropped
+BLURRED_EDGE = 2  # pixels on each side of a contour that does not stand on exact white
 SEARCH_SIZE = 256  # pixels; larger images are shrunk to it for the search of a threshold
 GREY_LEVEL = 1 / 255
 WHITE_PARTS_SHARE = 0.02
@@ -84,15 +86,16 @@ def view_alpha(rgb: Tensor, open_holes: bool = True) -> Tensor:
     background = _without_islands(_joined_to_border(deviation < threshold))
     if open_holes:
         background = background | _holes(deviation, background, noise)
-    width = edge_width(deviation, ~background)
-    outside = max(noise, threshold) > GREY_LEVEL
-    return torch.from_numpy(edge_alpha(absorption, ~background, width, outside))[None]
+    blurred = max(noise, threshold) > GREY_LEVEL
+    width = BLURRED_EDGE if blurred else 1
+    return torch.from_numpy(edge_alpha(absorption, ~background, width, blurred))[None]
 
 
 def _background_noise(deviation: np.ndarray) -> float:
     """What the second lightest piece of the border deviates in the median."""
     width = max(2, round(BORDER_SHARE * deviation.shape[1]))
-    strips = (deviation[:width], deviation[-width:], deviation[:, :width].T, deviation[:, -width:].T)
+    rows, columns = deviation, deviation.T
+    strips = [rows[:width], rows[-width:], columns[:width], columns[-width:]]
     pieces = [piece for strip in strips for piece in np.array_split(strip, BORDER_PIECES, axis=1)]
     return float(np.sort([np.median(piece) for piece in pieces])[1])
 
@@ -106,7 +109,11 @@ def _shrunk(deviation: np.ndarray) -> np.ndarray:
 
 
 def _best_threshold(deviation: np.ndarray, noise: float) -> float | None:
-    """The threshold whose contour is the sharpest step; None where nothing stands out."""
+    """The threshold whose contour is the sharpest step; None where nothing stands out.
+
+    On exact white the lowest is taken if it already stands at a step rather than in fading haze:
+    then every pixel that is not white is the object's, also white parts beside black ones.
+    """
     logarithm = np.log(deviation + max(noise, GREY_LEVEL))
     best, found = -math.inf, None
     for threshold in np.geomspace(_lowest_threshold(noise), 0.5, NUM_THRESHOLDS):
@@ -114,7 +121,12 @@ def _best_threshold(deviation: np.ndarray, noise: float) -> float | None:
         area = 1 - background.mean()
         if area < MIN_AREA:
             continue
-        score = _contrast(logarithm, background) + AREA_EXPONENT * math.log(area)
+        steps = _steps(logarithm, background)
+        if not len(steps):  # the object fills the image
+            continue
+        if threshold < GREY_LEVEL and np.quantile(steps, 0.25) > SHARP_STEP:
+            return float(threshold)
+        score = steps.mean() + AREA_EXPONENT * math.log(area)
         if score > best:
             best, found = score, float(threshold)
     return found
@@ -130,16 +142,14 @@ def _joined_to_border(mask: np.ndarray) -> np.ndarray:
     return np.isin(labels, np.unique(edge[edge > 0]))
 
 
-def _contrast(logarithm: np.ndarray, background: np.ndarray) -> float:
-    """Mean step of the logarithm across the contour, inside less outside."""
+def _steps(logarithm: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """Step of the logarithm across the contour, inside less outside, along it. [N]"""
     foreground = ~background
     contour = foreground & ndimage.binary_dilation(background)
-    if not contour.any():  # the object fills the image
-        return -math.inf
     inside, outside = (
         _local_mean(logarithm, side, 2 * CONTRAST_WIDTH + 1) for side in (foreground, background)
     )
-    return float((inside - outside)[contour].mean())
+    return (inside - outside)[contour]
 
 
 def _local_mean(values: np.ndarray, mask: np.ndarray, width: int) -> np.ndarray:
