@@ -53,7 +53,7 @@ def load_object(
         InputError: the file is missing, of another type or broken, a texture it names is missing or
             broken, it holds no surface, or more than `MAX_FACES` triangles.
     """
-    parts = read_parts(path, up, max_texture_side, root)
+    parts = read_parts(path, up, max_texture_side, root, front)
     shown = [part for part in map(_with_needed_alpha, parts) if part is not None]
     sound = [_without_broken_faces(part) for part in shown if len(part.faces)]
     parts = [part for part, _ in sound if len(part.faces)]

@@ -36,7 +36,9 @@ def load_mesh(
     Raises:
         InputError: the file is missing, of another type, broken, or holds no surface.
     """
-    parts = [part for part in read_parts(path, up, MAX_TEXTURE_SIDE, front) if len(part.faces)]
+    parts = [
+        part for part in read_parts(path, up, MAX_TEXTURE_SIDE, front=front) if len(part.faces)
+    ]
     if not parts:
         raise InputError(f"{path} holds no triangles: give another mesh")
     starts = np.cumsum([0, *(len(part.vertices) for part in parts)])[:-1]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hi3d.cameras import Cameras
 from hi3d.nano.base_orbit import base_orbit
 from hi3d.nano.grid.predictor import GridPredictor
 from hi3d.nano.reference_detail import add_reference_detail
@@ -47,10 +48,12 @@ class NanoOrbitPipeline(OrbitPipeline):
         """The predicted orbit with its alpha, or the photo around."""
         return base_orbit(self.grid_predictor, reference, elevation_deg)
 
-    def view_alpha(self, frames: Tensor, image: ReferenceImage, base: BaseOrbit | None) -> Tensor:
+    def view_alpha(
+        self, frames: Tensor, image: ReferenceImage, cameras: Cameras, base: BaseOrbit | None
+    ) -> Tensor:
         """The predicted orbit's, if there is one."""
         if base is None or base.alpha is None:
-            return super().view_alpha(frames, image, base)
+            return super().view_alpha(frames, image, cameras, base)
         return base.alpha[0].cpu()
 
     def estimated_elevation_deg(self, reference: Tensor) -> Tensor | None:

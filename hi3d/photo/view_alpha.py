@@ -13,20 +13,29 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
+from hi3d.cameras import Cameras
+from hi3d.photo.edge_alpha import edge_alpha
+from hi3d.photo.hull_silhouettes import hull_silhouettes
+
 NUM_THRESHOLDS = 22
-RING_SHARE = 0.02  # width of the border that is taken for background, of the image's side
+BORDER_SHARE = 0.02  # width of the border that is taken for background, of the image's side
+BORDER_PIECES = 4  # to each side; an object that leaves the image covers some of them
 CONTRAST_WIDTH = 2  # pixels to each side of a contour over which its step is measured
+SHARP_STEP = math.log(4)  # at a contour on exact white: three grey levels
 AREA_EXPONENT = 0.15  # a small part of sharp contrast does not outweigh a large one
 MIN_AREA = 1e-3  # of the image; below it a contour is noise
 MIN_HOLE = 6  # pixels
-EDGE_WIDTH = 3  # pixels at a contour whose opacity is below 1
 MIN_ISLAND_SHARE = 0.03  # islands below this share of the largest are dropped
+BLURRED_EDGE = 2  # pixels on each side of a contour that does not stand on exact white
+SEARCH_SIZE = 256  # pixels; larger images are shrunk to it for the search of a threshold
 GREY_LEVEL = 1 / 255
 WHITE_PARTS_SHARE = 0.02
 """Of the photo's object; where more of it looks like background, so may its other sides."""
 
 
-def views_alpha(rgb: Tensor, reference_alpha: Tensor | None = None) -> Tensor:
+def views_alpha(
+    rgb: Tensor, reference_alpha: Tensor | None = None, cameras: Cameras | None = None
+) -> Tensor:
     """Opacity of the views of an orbit.
 
     Args:
@@ -34,10 +43,12 @@ def views_alpha(rgb: Tensor, reference_alpha: Tensor | None = None) -> Tensor:
         reference_alpha: [1, H', W'] in [0, 1], the photo's own: view 0's opacity, and the evidence
             of whether the object has parts as white as the background. None: view 0 is one as the
             others, and what looks like background through the object is a hole.
+        cameras: of the V views around an object whose longest side is 1.
 
     Returns:
-        [V, 1, H, W] in [0, 1]. A view in which nothing stands out takes the photo's opacity,
-        mirrored behind the object, rather than being empty.
+        [V, 1, H, W] in [0, 1]. With the photo's opacity no view is empty: one in which nothing
+        stands out takes the silhouette that the other views leave, or without cameras the photo's
+        opacity, mirrored behind the object.
     """
     if reference_alpha is None:
         return torch.stack([view_alpha(view) for view in rgb])
@@ -45,13 +56,14 @@ def views_alpha(rgb: Tensor, reference_alpha: Tensor | None = None) -> Tensor:
     front = F.interpolate(reference_alpha[None].float().cpu(), size, mode="area")[0]
     with_holes = view_alpha(rgb[0])
     lost = ((front > 0.5) & (with_holes < 0.5)).sum() / (front > 0.5).sum().clamp_min(1)
-    views = [view_alpha(view, open_holes=bool(lost <= WHITE_PARTS_SHARE)) for view in rgb[1:]]
-    num_views = len(rgb)
-    for number, alpha in enumerate(views, start=1):
-        if not (alpha > 0.5).any():
-            behind = num_views <= 4 * number <= 3 * num_views
-            views[number - 1] = front.flip(-1) if behind else front
-    return torch.stack([front, *views])
+    open_holes = bool(lost <= WHITE_PARTS_SHARE)
+    alpha = torch.stack([front, *(view_alpha(view, open_holes) for view in rgb[1:])])
+    empty = [view for view in range(1, len(rgb)) if not (alpha[view] > 0.5).any()]
+    hull = hull_silhouettes(alpha, cameras, empty) if cameras is not None else {}
+    for view in empty:
+        behind = len(rgb) <= 4 * view <= 3 * len(rgb)
+        alpha[view] = hull.get(view, front.flip(-1) if behind else front)
+    return alpha
 
 
 def view_alpha(rgb: Tensor, open_holes: bool = True) -> Tensor:
@@ -65,27 +77,43 @@ def view_alpha(rgb: Tensor, open_holes: bool = True) -> Tensor:
     Returns:
         [1, H, W] in [0, 1]; 0 everywhere if nothing stands out.
     """
-    deviation = (1 - rgb.amin(0)).numpy()
-    noise = float(np.median(_ring(deviation)))
-    background = _best_background(deviation, noise)
-    if background is None:
+    absorption = (1 - rgb).permute(1, 2, 0).numpy()
+    deviation = absorption.max(-1)
+    noise = _background_noise(deviation)
+    threshold = _best_threshold(_shrunk(deviation), noise)
+    if threshold is None:
         return torch.zeros_like(rgb[:1])
-    background = _without_islands(background)
+    background = _without_islands(_joined_to_border(deviation < threshold))
     if open_holes:
         background = background | _holes(deviation, background, noise)
-    return torch.from_numpy(_softened(deviation, ~background))[None]
+    blurred = max(noise, threshold) > GREY_LEVEL
+    width = BLURRED_EDGE if blurred else 1
+    return torch.from_numpy(edge_alpha(absorption, ~background, width, blurred))[None]
 
 
-def _ring(deviation: np.ndarray) -> np.ndarray:
-    """What lies along the border. [N]"""
-    width = max(2, round(RING_SHARE * deviation.shape[1]))
-    inner = np.zeros(deviation.shape, bool)
-    inner[width:-width, width:-width] = True
-    return deviation[~inner]
+def _background_noise(deviation: np.ndarray) -> float:
+    """What the second lightest piece of the border deviates in the median."""
+    width = max(2, round(BORDER_SHARE * deviation.shape[1]))
+    rows, columns = deviation, deviation.T
+    strips = [rows[:width], rows[-width:], columns[:width], columns[-width:]]
+    pieces = [piece for strip in strips for piece in np.array_split(strip, BORDER_PIECES, axis=1)]
+    return float(np.sort([np.median(piece) for piece in pieces])[1])
 
 
-def _best_background(deviation: np.ndarray, noise: float) -> np.ndarray | None:
-    """The background [H, W] whose contour is the sharpest step; None where nothing stands out."""
+def _shrunk(deviation: np.ndarray) -> np.ndarray:
+    scale = SEARCH_SIZE / max(deviation.shape)
+    if scale >= 1:
+        return deviation
+    size = [max(1, round(scale * side)) for side in deviation.shape]
+    return F.interpolate(torch.from_numpy(deviation)[None, None], size, mode="area")[0, 0].numpy()
+
+
+def _best_threshold(deviation: np.ndarray, noise: float) -> float | None:
+    """The threshold whose contour is the sharpest step; None where nothing stands out.
+
+    On exact white the lowest is taken if it already stands at a step rather than in fading haze:
+    then every pixel that is not white is the object's, also white parts beside black ones.
+    """
     logarithm = np.log(deviation + max(noise, GREY_LEVEL))
     best, found = -math.inf, None
     for threshold in np.geomspace(_lowest_threshold(noise), 0.5, NUM_THRESHOLDS):
@@ -93,9 +121,14 @@ def _best_background(deviation: np.ndarray, noise: float) -> np.ndarray | None:
         area = 1 - background.mean()
         if area < MIN_AREA:
             continue
-        score = _contrast(logarithm, background) + AREA_EXPONENT * math.log(area)
+        steps = _steps(logarithm, background)
+        if not len(steps):  # the object fills the image
+            continue
+        if threshold < GREY_LEVEL and np.quantile(steps, 0.25) > SHARP_STEP:
+            return float(threshold)
+        score = steps.mean() + AREA_EXPONENT * math.log(area)
         if score > best:
-            best, found = score, background
+            best, found = score, float(threshold)
     return found
 
 
@@ -109,16 +142,14 @@ def _joined_to_border(mask: np.ndarray) -> np.ndarray:
     return np.isin(labels, np.unique(edge[edge > 0]))
 
 
-def _contrast(logarithm: np.ndarray, background: np.ndarray) -> float:
-    """Mean step of the logarithm across the contour, inside less outside."""
+def _steps(logarithm: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """Step of the logarithm across the contour, inside less outside, along it. [N]"""
     foreground = ~background
     contour = foreground & ndimage.binary_dilation(background)
-    if not contour.any():  # the object fills the image
-        return -math.inf
     inside, outside = (
         _local_mean(logarithm, side, 2 * CONTRAST_WIDTH + 1) for side in (foreground, background)
     )
-    return float((inside - outside)[contour].mean())
+    return (inside - outside)[contour]
 
 
 def _local_mean(values: np.ndarray, mask: np.ndarray, width: int) -> np.ndarray:
@@ -129,7 +160,7 @@ def _local_mean(values: np.ndarray, mask: np.ndarray, width: int) -> np.ndarray:
 
 
 def _without_islands(background: np.ndarray) -> np.ndarray:
-    labels, count = ndimage.label(~background)
+    labels, count = ndimage.label(~background, np.ones((3, 3)))
     if count < 2:
         return background
     sizes = np.bincount(labels.ravel())[1:]
@@ -145,12 +176,3 @@ def _holes(deviation: np.ndarray, background: np.ndarray, noise: float) -> np.nd
     sizes = np.bincount(labels.ravel())
     large = np.flatnonzero(sizes >= MIN_HOLE)
     return np.isin(labels, large[large > 0])
-
-
-def _softened(deviation: np.ndarray, foreground: np.ndarray) -> np.ndarray:
-    """Pixels at the contour are as opaque as they deviate, against the object beside them."""
-    inside = ndimage.binary_erosion(foreground, iterations=2)
-    level = _local_mean(deviation, inside, 4 * EDGE_WIDTH + 3)
-    edge = foreground & ndimage.binary_dilation(~foreground, iterations=EDGE_WIDTH) & (level > 1e-4)
-    soft = np.clip(deviation / np.maximum(level, 1e-4), 0, 1)
-    return np.where(edge, soft, foreground).astype(np.float32)

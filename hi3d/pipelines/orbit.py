@@ -8,7 +8,7 @@ from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
-from hi3d.cameras import NUM_ORBIT_VIEWS, orbit_cameras
+from hi3d.cameras import NUM_ORBIT_VIEWS, Cameras, orbit_cameras
 from hi3d.diffusion.conditioning import VAE, decode_orbit
 from hi3d.diffusion.elevation import ElevationEstimator
 from hi3d.diffusion.guidance import guidance_scales
@@ -116,9 +116,9 @@ class OrbitPipeline(StagePipeline):
             )
         # 4. Decode, and tell the object from the white background.
         frames = decode_orbit(self.vae, latents, condition.base, sampler.decode_chunk_size)[0].cpu()
-        alpha = self.view_alpha(frames, image, base)
-        views = Views(frames, alpha, orbit_cameras(elevation, resolution))
-        return OrbitOutput(views, elevation)
+        cameras = orbit_cameras(elevation, resolution)
+        alpha = self.view_alpha(frames, image, cameras, base)
+        return OrbitOutput(Views(frames, alpha, cameras), elevation)
 
     def condition(
         self,
@@ -157,18 +157,21 @@ class OrbitPipeline(StagePipeline):
         """
         return None
 
-    def view_alpha(self, frames: Tensor, image: ReferenceImage, base: BaseOrbit | None) -> Tensor:
+    def view_alpha(
+        self, frames: Tensor, image: ReferenceImage, cameras: Cameras, base: BaseOrbit | None
+    ) -> Tensor:
         """Opacity of the decoded frames; that of frame 0 is the reference image's.
 
         Args:
             frames: [T, 3, H, W] over white, in [0, 1].
             image: the reference image.
+            cameras: of the T frames.
             base: of `base_orbit`.
 
         Returns:
             [T, 1, H, W] in [0, 1].
         """
-        return views_alpha(frames, image.alpha)
+        return views_alpha(frames, image.alpha, cameras)
 
     def estimated_elevation_deg(self, reference: Tensor) -> Tensor | None:
         """Of the camera of reference images; None where this model cannot say. [B]

@@ -114,7 +114,8 @@ class RefinerPipeline(StagePipeline):
         Returns:
             [V, 1, H, W] in [0, 1].
         """
-        return views_alpha(frames, image.alpha)
+        cameras = views.cameras.resized(frames.shape[-1], frames.shape[-2])
+        return views_alpha(frames, image.alpha, cameras)
 
     def condition(
         self,

@@ -1,8 +1,11 @@
 """The opacity of generated views does not depend on how bright the object is."""
 
+from functools import cache
+
 import pytest
 import torch
 
+from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.photo.view_alpha import view_alpha, views_alpha
 
 SIZE = 96
@@ -66,11 +69,78 @@ def test_view_0_has_the_photos_own_opacity_and_no_view_is_empty():
     torch.testing.assert_close(found[4], alpha.flip(-1))  # seen from behind
 
 
-def test_soft_edges():
+def test_edges_of_black_and_white_parts_are_equally_soft():
     alpha = ring()
-    found = view_alpha(painted(alpha, 0.2, texture=0.0))
-    edge = (alpha > 0.2) & (alpha < 0.8)
-    assert (found - alpha)[edge].abs().mean() < 0.1
+    shade = torch.full((SIZE, SIZE), 0.9)
+    shade[:, SIZE // 2 :] = 0.05  # white beside black
+    found = view_alpha((1 - alpha * shade).expand(3, -1, -1))
+    edge = (alpha > 0.02) & (alpha < 0.98)
+    assert (found - alpha)[edge].abs().mean() < 0.03
+    torch.testing.assert_close(found[~edge].round(), alpha[~edge].round())
+
+
+def test_an_object_that_leaves_the_image_is_not_taken_for_background():
+    alpha = torch.zeros(1, SIZE, SIZE)
+    alpha[:, 20:, 4:-4] = 1  # its color covers most of the lower border
+    assert iou(view_alpha(painted(alpha, 0.4)), alpha) > 0.97
+
+
+BALLS = torch.tensor([[0.0, 0.0, -0.15, 0.28], [0.0, 0.0, 0.2, 0.16], [0.1, 0.25, 0.0, 0.12]])
+ANGLES = torch.arange(30) * (2 * torch.pi / 30)
+TORUS = torch.stack([ANGLES * 0, ANGLES.cos() * 0.35, ANGLES.sin() * 0.35, ANGLES * 0 + 0.07], 1)
+STEPS = torch.linspace(-0.4, 0.4, 50)
+ROD = torch.stack([STEPS * 0, STEPS / 2, STEPS, STEPS * 0 + 0.018], 1)
+SHAPES = {"vase": BALLS, "hole": TORUS, "thin": ROD}
+"""Balls, [N, 4]: center and radius."""
+
+
+@cache
+def orbit(name: str) -> tuple[torch.Tensor, Cameras]:
+    """Opacity [6, 1, H, W] of balls, antialiased, and the cameras."""
+    fine = orbit_cameras(20.0, 3 * SIZE, 6)
+    masks = []
+    for view in range(6):
+        origins, directions = (rays.reshape(-1, 3) for rays in fine.rays(view))
+        centers, radii = SHAPES[name][:, :3] - origins[0], SHAPES[name][:, 3]
+        along = directions @ centers.T
+        inside = centers.square().sum(-1) - along.square() < radii.square()
+        masks.append(inside.any(1).float().reshape(1, 1, 3 * SIZE, 3 * SIZE))
+    return torch.nn.functional.avg_pool2d(torch.cat(masks), 3), orbit_cameras(20.0, SIZE, 6)
+
+
+def painted_orbit(alpha: torch.Tensor, color: float) -> torch.Tensor:
+    return torch.stack([painted(view, color) for view in alpha])
+
+
+@pytest.mark.parametrize("color", [0.0, 0.97, 0.985], ids=["black", "white", "whiter"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_orbits_of_black_and_white_objects_thin_and_with_holes(shape, color):
+    alpha, cameras = orbit(shape)
+    found = views_alpha(painted_orbit(alpha, color), alpha[0], cameras)
+    assert min(iou(view, true) for view, true in zip(found, alpha, strict=True)) > 0.95
+    assert iou(found, alpha) > 0.97
+
+
+def test_a_hazy_orbit():
+    alpha, cameras = orbit("vase")
+    haze = alpha
+    for _ in range(4):
+        haze = torch.nn.functional.avg_pool2d(haze, 9, 1, 4)
+    noise = 0.01 * torch.randn(6, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    rgb = (painted_orbit(alpha, 0.6) - 0.12 * haze * (1 - alpha) + noise).clamp(0, 1)
+    found = views_alpha(rgb, alpha[0], cameras)
+    assert min(iou(view, true) for view, true in zip(found, alpha, strict=True)) > 0.93
+
+
+def test_a_view_in_which_nothing_stands_out_takes_the_silhouette_of_the_others():
+    alpha, cameras = orbit("vase")
+    rgb = painted_orbit(alpha, 0.5)
+    rgb[[2, 3]] = 1
+    found = views_alpha(rgb, alpha[0], cameras)
+    assert iou(found[2], alpha[2]) > 0.8
+    assert iou(found[3], alpha[3]) > 0.8
+    without_cameras = views_alpha(rgb, alpha[0])
+    torch.testing.assert_close(without_cameras[3], alpha[0].flip(-1))
 
 
 def test_without_anything_all_is_background():
