@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor
-from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from hi3d.config import config_to_dict
@@ -120,10 +120,10 @@ def dry_run(experiment: Experiment, tasks: Mapping[str, Task]) -> Path:
     peak_tflops(experiment.trainer.hardware)
     module, data = build(experiment, tasks)
     steps = MeasureSteps(experiment.trainer.accumulate)
-    whole = replace(experiment, trainer=replace(experiment.trainer, max_steps=NUM_STEPS))
+    short = replace(experiment, trainer=replace(experiment.trainer, max_steps=NUM_STEPS))
     limits: dict[str, Any] = {"limit_val_batches": 0, "val_check_interval": None}
     limits |= {"check_val_every_n_epoch": 1, "enable_checkpointing": False}
-    trainer = build_trainer(whole, [steps], logger=False, **limits)
+    trainer = build_trainer(short, [steps], logger=False, **limits)
     trainer.fit(module, datamodule=data)
     if trainer.is_global_zero:
         print_forecast(forecast(module, steps, experiment), experiment)
@@ -235,11 +235,16 @@ def build_trainer(
 
 
 def _plugins(config: TrainerConfig) -> list[Any]:
-    """Whole checkpoints, unless DeepSpeed writes its own; SLURM's signals are `StopOnSignal`'s."""
+    """Whole checkpoints, unless DeepSpeed writes its own; SLURM's signals are `StopOnSignal`'s.
+
+    Processes that torchrun has started are told so by it, also within a SLURM job.
+    """
     plugins: list[Any] = []
     if not config.strategy.startswith(DEEPSPEED):
         plugins.append(AtomicCheckpointIO())
-    if SLURMEnvironment.detect():
+    if TorchElasticEnvironment.detect():
+        plugins.append(TorchElasticEnvironment())
+    elif SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))
     return plugins
 

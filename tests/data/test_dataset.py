@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from hi3d.cameras import orbit_cameras
 from hi3d.data.dataset import OrbitDataset
-from hi3d.data.epoch_order import fold_of
+from hi3d.data.epoch_order import Share, fold_of
 from hi3d.errors import InputError
 from hi3d.orbits.decoding import decode_orbit_files, unpack_orbits
 from hi3d.orbits.encoding import over_white, resize_depth, resize_rgba
@@ -299,3 +299,15 @@ def test_only_wanted_views_are_decoded(orbit_folders):
 
     assert decode_orbit_files(Watched(), dataset._reading, start=7).rgba.shape[0] == 1
     assert [name for name in read if name != "json"] == ["003.png"]
+
+
+@pytest.mark.parametrize(("total", "drop_last"), [(13, True), (13, False), (12, False), (3, False)])
+def test_steps_are_dealt_to_processes(total, drop_last):
+    tape = np.arange(100, 100 + total)
+    whole = Share(0, 1, 4, drop_last).deal(tape)
+    parts = [Share(rank, 2, 2, drop_last).deal(tape) for rank in (0, 1)]
+    assert len(parts[0]) == len(parts[1]) == Share(0, 2, 2, drop_last).num_orbits(total)
+    assert set(whole) == set(parts[0]) | set(parts[1])
+    for step in range(total // 4):  # one process with both batches sees the same
+        both = [part[2 * step : 2 * step + 2].tolist() for part in parts]
+        assert both[0] + both[1] == whole[4 * step : 4 * step + 4].tolist()

@@ -78,7 +78,7 @@ def record(path: Path) -> None:
 
     def training_step(module, batch, index):
         loss = step(module, batch, index)
-        entry = {"step": module.trainer.global_step, "loss": float(loss)}
+        entry = {"step": module.trainer.global_step, "loss": loss.item()}
         entry |= {"noise": float(drawn[0].flatten()[0]), "uids": list(batch["uid"])}
         with path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
