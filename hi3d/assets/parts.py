@@ -137,9 +137,8 @@ class RenderObject:
         centre, longest_side = (low + high) / 2, (high - low).max()
         if longest_side <= 0:
             raise ValueError("an object without extent cannot be normalised")
-        return RenderObject(
-            tuple(
-                replace(part, vertices=((part.vertices - centre) / longest_side).astype(np.float32))
-                for part in self.parts
-            )
-        )
+        with np.errstate(over="ignore", invalid="ignore"):  # in vertices without triangles
+            moved = [(part.vertices - centre) / longest_side for part in self.parts]
+            singles = [vertices.astype(np.float32) for vertices in moved]
+        pairs = zip(self.parts, singles, strict=True)
+        return RenderObject(tuple(replace(part, vertices=single) for part, single in pairs))

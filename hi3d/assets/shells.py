@@ -49,6 +49,8 @@ START = 1e-5
 """Distance of the start of a ray from its triangle, as a share of the longest side."""
 WELD = 1e-6
 """Corners this close, as a share of the longest side, connect triangles to a piece."""
+FEW_TRIANGLES = 10_000
+"""So many triangles are searched in no time."""
 MAX_TRIANGLES = 3_000_000
 """Larger objects keep all their back sides: their triangles are smaller than pixels."""
 
@@ -104,11 +106,13 @@ class _Soup:
 
 
 def _may_coincide(soup: _Soup) -> bool:
-    """Whether there are triangles at whose corners others have the opposite normal.
+    """Whether there are corners where triangles have opposite normals; True for small objects.
 
     Opposite normals lie on two sides of every plane. Few other vertices have normals on both sides
-    of all of some planes: this spares most objects the search.
+    of all of some planes: this spares most large objects the search.
     """
+    if len(soup.areas) <= FEW_TRIANGLES:
+        return True
     both = np.ones(soup.vertex.max() + 1, bool)
     for direction in DIRECTIONS:
         positive = soup.normals @ direction > 0
@@ -116,7 +120,7 @@ def _may_coincide(soup: _Soup) -> bool:
             met = np.zeros(len(both), bool)
             met[soup.vertex[side]] = True
             both &= met
-    area = soup.areas[both[soup.vertex].all(axis=1)].sum()
+    area = soup.areas[both[soup.vertex].any(axis=1)].sum()
     return bool(area > LEAST_SHARE * soup.areas.sum())
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from hi3d.assets import shells
 from hi3d.assets.load import load_object
 from hi3d.assets.parts import ObjectPart
 from hi3d.assets.shells import with_seen_sides
@@ -52,6 +53,18 @@ def test_coincident_shells_of_other_diagonals_and_finer_triangles():
     assert culled(part(outside), part(turned, BLUE, inverted=True)) == [1, 1]
     fine = outside.subdivide().subdivide()
     assert culled(part(outside), part(fine, BLUE, inverted=True)) == [1, 1]
+
+
+@pytest.mark.parametrize("few", [0, 10_000])
+def test_coincident_shells_that_share_few_corners(monkeypatch, few):
+    """A bottle's label and glass on one face of its inside."""
+    monkeypatch.setattr(shells, "FEW_TRIANGLES", few)
+    inside = part(box(), BLUE, inverted=True)
+    lower = trimesh.creation.box(bounds=[[-0.5, -0.5, -0.5], [0.5, 0.5, 0.2]])
+    upper = trimesh.creation.box(bounds=[[-0.5, -0.5, 0.2], [0.5, 0.5, 0.5]])
+    lower.update_faces(lower.face_normals[:, 2] < 0.5)
+    upper.update_faces(upper.face_normals[:, 2] > -0.5)
+    assert culled(part(lower), part(upper, BLACK), inside) == [1, 1, 1]
 
 
 def _with_other_diagonals(mesh):

@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from hi3d.assets.sources import fetch_object, find_objects
+from hi3d.assets.sources import collection_root, fetch_object, find_objects
 from hi3d.errors import InputError
 
 UIDS = [digit * 32 for digit in "0123"]
@@ -160,3 +160,16 @@ def test_empty_sources(tmp_path):
         find_objects(tmp_path)
     with pytest.raises(InputError, match="list of objects is empty"):
         find_objects([])
+
+
+def test_folders_and_lists_are_the_roots_of_their_objects(tmp_path):
+    file = tmp_path / "all" / "chairs" / "a.obj"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    (tmp_path / "all" / "list.txt").write_text("chairs/a.obj\n")
+    (location,) = find_objects(tmp_path / "all").values()
+    assert collection_root(tmp_path / "all", location) == tmp_path / "all"
+    assert collection_root(tmp_path / "all" / "list.txt", location) == tmp_path / "all"
+    assert collection_root([tmp_path / "gone", str(tmp_path)], location) == tmp_path
+    assert collection_root(file, location) is None
+    assert collection_root("objaverse:lvis", "objaverse:" + "0" * 32) is None

@@ -75,3 +75,20 @@ def test_white_vertices_stay_white(tmp_path):
     for suffix in ("glb", "obj", "ply"):
         save_mesh(mesh, tmp_path / f"a.{suffix}")
         torch.testing.assert_close(load_mesh(tmp_path / f"a.{suffix}").vertex_rgb, mesh.vertex_rgb)
+
+
+@pytest.mark.parametrize("vertex_colors", [False, True])
+def test_clamped_textures_go_on(gltf, tmp_path, vertex_colors):
+    """Along u from -1 to 2, where the texture is 0 to the left and 1 to the right."""
+    image = gltf.black((1, 2))
+    image[..., 1, :3] = 255
+    uvs = [[-1, 0.5], [2, 0.5], [2, 0.5]]
+    primitive = gltf.textured(image, uvs, texture={"source": 0, "sampler": 0})
+    gltf.content["samplers"] = [{"wrapS": 33071, "magFilter": 9728}]
+    if vertex_colors:
+        primitive["attributes"]["COLOR_0"] = gltf.accessor(np.ones((3, 3), np.float32))
+    mesh = load_mesh(gltf.save(tmp_path / "a.glb"))
+    np.testing.assert_allclose(mesh.vertex_rgb[:, 0], [0, 1, 1], atol=1e-6)
+    if not vertex_colors:
+        assert mesh.texture[0, 0].tolist() == [0, 0, 0, 1, 1, 1]
+        np.testing.assert_allclose(mesh.uvs[:, 0], [0, 1, 1])

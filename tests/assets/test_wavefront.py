@@ -133,3 +133,9 @@ def test_scanned_objects_find_their_texture_and_stand_z_up(tmp_path, mtl):
     assert part.texture[0, 0].tolist() == [9, 8, 7, 255]
     np.testing.assert_allclose(part.base_color_factor, 1)
     np.testing.assert_allclose(part.vertices.max(axis=0), [1, 0, 3])
+
+
+def test_polygons_of_missing_vertices_are_one_clear_line(tmp_path):
+    """The parser read beyond its memory, which ended the process."""
+    with pytest.raises(InputError, match="refers to vertex 799999, but there are 3"):
+        load(tmp_path, TRIANGLE + "f 1 2 3 799999\n")

@@ -108,10 +108,21 @@ def _without_names(text: str) -> tuple[str, list[str], list[str]]:
     return text, libraries, list(numbers)
 
 
+def _check_polygons(text: str) -> None:
+    """Refuse polygons of vertices that are not there: the parser would read beyond its memory."""
+    polygons = re.findall(r"(?m)^[ \t]*f((?:[ \t]+[^\s#]+){4,})", text)
+    corners = re.sub(r"/\S*", "", " ".join(polygons)).split()
+    num_vertices = len(re.findall(r"(?m)^[ \t]*v[ \t]", text))
+    largest = np.array(corners, np.int64).max(initial=0)
+    if largest > num_vertices:
+        raise ValueError(f"a face refers to vertex {largest}, but there are {num_vertices}")
+
+
 def _parsed(text: str, num_materials: int) -> _Mesh:
     """The triangles of a text of `_without_names`."""
     import tinyobjloader
 
+    _check_polygons(text)
     reader, config = tinyobjloader.ObjReader(), tinyobjloader.ObjReaderConfig()
     config.triangulate = True
     materials = "".join(f"newmtl m{index}\n" for index in range(num_materials))
