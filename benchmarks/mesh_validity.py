@@ -178,7 +178,7 @@ def mesh_faults(vertices: np.ndarray, faces: np.ndarray) -> dict[str, int]:
         return {"no surface": 1}
     pieces = trimesh.Trimesh(vertices, faces).split(only_watertight=False)
     areas = np.array([piece.area for piece in pieces])
-    inside_out = sum(piece.volume <= 0 for piece in pieces)
+    inside_out = int(sum(piece.volume <= 0 for piece in pieces))
     counts = {**asdict(topology(vertices, faces)), "pieces inside out": inside_out}
     return counts | {"debris": int((areas < MIN_PIECE * areas.max()).sum())}
 
@@ -233,6 +233,7 @@ def main() -> None:
             results[name] = {"refused": str(error)}
             continue
         results[name] = file_faults(path)
+    report(arguments.output, results, baseline)
     for object_path in sorted(arguments.objects.rglob("*.glb"))[: arguments.num_objects]:
         views = render_views(load_object(object_path), cameras).views
         for kind, changed in [("true views", views), *odd_views(views, seed=0)]:

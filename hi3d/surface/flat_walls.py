@@ -12,16 +12,16 @@ import trimesh
 from scipy.sparse import csr_matrix, diags
 from scipy.sparse.csgraph import connected_components
 
-MIN_AREA_SHARE = 0.02
+MIN_AREA_SHARE = 0.04
 """Of the whole surface: smaller walls stay as they are."""
 DISTANCE = 0.007
 """From a wall's plane that its points may have, in units of the object's longest side: just below a
 voxel of the finest default grid."""
 MAX_ANGLE_DEG = 20.0
 """Between a wall's normal and those of its points, smoothed over pits."""
-MAX_BEND = 0.004
+MAX_BEND = 0.003
 """A region that is bent by more is a part of something round. The distance above lets the round
-reach three times as much before it leaves the plane."""
+reach four times as much before it leaves the plane."""
 NORMAL_SMOOTHINGS = 6
 """Passes over the neighbors."""
 OFFSET_BIN = 0.01
