@@ -24,8 +24,8 @@ def hull_silhouettes(alpha: Tensor, cameras: Cameras, wanted: list[int]) -> dict
         wanted: numbers of views.
 
     Returns:
-        For each of the wanted views [1, H, W] in [0, 1], coarse; none where too few views show an
-        object or where they share nothing.
+        For each of the wanted views [1, H, W] in [0, 1], smooth over a coarse pixel to each side of
+        the silhouette's edge at 0.5; none where too few views show an object or they share nothing.
     """
     shown = (alpha > 0.5).flatten(1).any(1)
     if not wanted or shown.float().mean() < MIN_SHARE:

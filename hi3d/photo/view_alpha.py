@@ -73,13 +73,13 @@ def views_alpha(
 
 def _agreed(alpha: Tensor, cameras: Cameras, empty: list[int], hazy: list[int]) -> Tensor:
     """Empty views filled with the others' hull, hazy ones cut to it; others are evidence enough."""
-    hull = hull_silhouettes(alpha, cameras, empty + hazy)
+    hull = hull_silhouettes(alpha, cameras.to(alpha.device), empty + hazy)
     agreed = alpha.clone()
     for view, silhouette in hull.items():
         if view in empty:
             agreed[view] = silhouette
             continue
-        cut = torch.where(F.max_pool2d(silhouette, 3, 1, 1) > 0.5, alpha[view], 0)
+        cut = torch.where(silhouette > 0, alpha[view], 0)
         if (cut > 0.5).sum() >= MIN_AGREED * (alpha[view] > 0.5).sum():
             agreed[view] = cut
     return agreed
