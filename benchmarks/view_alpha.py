@@ -1,6 +1,6 @@
 """Opacity of views over white, against keying white: intersection over union with the true one.
 
-    python benchmarks/view_alpha.py OBJECTS [resolution=128 count=40 num_views=8]
+    python benchmarks/view_alpha.py OBJECTS [resolution=128 count=40 num_views=16]
 
 Renders an orbit of each object and asks for its opacity: of the views as they are, with all colors
 moved towards white, with haze, blur and noise as generated views have them, and of the same object
@@ -48,7 +48,7 @@ class ViewAlphaConfig:
     """Side of the views in pixels."""
     count: int = 40
     """Objects, evenly from the folder."""
-    num_views: int = 8
+    num_views: int = 16
     """Of an orbit; all but the first are scored."""
 
 

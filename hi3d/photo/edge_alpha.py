@@ -7,7 +7,7 @@ and B that a little further outside, so a black edge and a nearly white one are 
 import numpy as np
 from scipy import ndimage
 
-THIN_WINDOW = 5  # pixels; what is thinner than its edges has the color of its darkest pixel there
+THIN_WINDOW = 5  # pixels, around a thin part, whose darkest pixel has its color
 
 
 def edge_alpha(
@@ -28,15 +28,16 @@ def edge_alpha(
     depth = _layer(foreground)
     mixed = foreground & (depth <= width)
     color, distance = _nearest(absorption, depth > width)
-    far = mixed & (distance > width + 1)
+    reach = np.full(mixed.shape, width + 1)
     background = np.zeros_like(absorption)
     if outside:
         height = _layer(~foreground)
         fringe = ~foreground & (height <= width)
-        far |= fringe & (distance > 2 * width + 1)
+        reach[fringe] += width
         mixed |= fringe
         background, _ = _nearest(absorption, height > width)
-    color[far] = _darkest(absorption, far)
+    thin = mixed & (distance > reach)
+    color[thin] = _darkest(absorption, thin)
     seen, full = absorption - background, color - background
     share = (seen * full).sum(-1) / np.maximum((full * full).sum(-1), 1e-8)
     return np.where(mixed, share.clip(0, 1), foreground).astype(np.float32)

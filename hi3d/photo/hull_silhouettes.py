@@ -6,15 +6,17 @@ from torch import Tensor
 
 from hi3d.cameras import Cameras
 
-GRID_RESOLUTION, IMAGE_RESOLUTION = 72, 64
+GRID_RESOLUTION, IMAGE_RESOLUTION = 64, 64
 HALF_EXTENT = 0.55
 """The grid spans it to both sides of the origin; the object's longest side is 1."""
 MIN_SHARE = 0.5
 """Of the views must show an object for their hull to bound it from all sides."""
+VIEWS_PER_DISSENT = 12
+"""Of so many views one may see background where the others see the object."""
 
 
 def hull_silhouettes(alpha: Tensor, cameras: Cameras, wanted: list[int]) -> dict[int, Tensor]:
-    """Where the views that show an object agree that there is one, seen from others.
+    """Where the other views agree that there is an object, seen from some of them.
 
     Args:
         alpha: [V, 1, H, W] in [0, 1]; views without an object say nothing.
@@ -22,8 +24,8 @@ def hull_silhouettes(alpha: Tensor, cameras: Cameras, wanted: list[int]) -> dict
         wanted: numbers of views.
 
     Returns:
-        For each of the wanted views [1, H, W] in [0, 1]; none where too few views show an object or
-        where they share nothing.
+        For each of the wanted views [1, H, W] in [0, 1], smooth over a coarse pixel to each side of
+        the silhouette's edge at 0.5; none where too few views show an object or they share nothing.
     """
     shown = (alpha > 0.5).flatten(1).any(1)
     if not wanted or shown.float().mean() < MIN_SHARE:
@@ -32,17 +34,28 @@ def hull_silhouettes(alpha: Tensor, cameras: Cameras, wanted: list[int]) -> dict
     masks = F.interpolate(alpha, (IMAGE_RESOLUTION, IMAGE_RESOLUTION), mode="area") > 0.5
     axis = torch.linspace(-HALF_EXTENT, HALF_EXTENT, GRID_RESOLUTION)
     points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
+    dissent = torch.zeros(len(points), dtype=torch.int64)
+    allowed = len(alpha) // VIEWS_PER_DISSENT
     for view in shown.nonzero()[:, 0].tolist():
-        pixels, seen = _pixels(small, view, points)
-        points = points[~seen | masks[view].flatten()[pixels]]
+        dissent += _background(small, masks, view, points)
+        kept = dissent <= allowed + 1  # a view that is itself wanted does not count
+        points, dissent = points[kept], dissent[kept]
     found = {}
-    for view in wanted if len(points) else []:
-        pixels, seen = _pixels(small, view, points)
+    for view in wanted:
+        own = _background(small, masks, view, points) & shown[view]
+        pixels, seen = _pixels(small, view, points[dissent - own.long() <= allowed])
         silhouette = torch.zeros(IMAGE_RESOLUTION**2)
         silhouette[pixels[seen]] = 1
-        silhouette = silhouette.reshape(1, 1, IMAGE_RESOLUTION, IMAGE_RESOLUTION)
-        found[view] = F.interpolate(silhouette, alpha.shape[-2:], mode="bilinear")[0]
+        if silhouette.any():
+            image = silhouette.reshape(1, 1, IMAGE_RESOLUTION, IMAGE_RESOLUTION)
+            found[view] = F.interpolate(image, alpha.shape[-2:], mode="bilinear")[0]
     return found
+
+
+def _background(cameras: Cameras, masks: Tensor, view: int, points: Tensor) -> Tensor:
+    """Whether a view sees background at points. [N] bool"""
+    pixels, seen = _pixels(cameras, view, points)
+    return seen & ~masks[view].flatten()[pixels]
 
 
 def _pixels(cameras: Cameras, view: int, points: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ MIN_AREA = 1e-3  # of the image; below it a contour is noise
 MIN_HOLE = 6  # pixels
 MIN_ISLAND_SHARE = 0.03  # islands below this share of the largest are dropped
 BLURRED_EDGE = 2  # pixels on each side of a contour that does not stand on exact white
+MIN_AGREED = 0.5  # of a hazy view's object; if the others leave less, they are not believed
 SEARCH_SIZE = 256  # pixels; larger images are shrunk to it for the search of a threshold
 GREY_LEVEL = 1 / 255
 WHITE_PARTS_SHARE = 0.02
@@ -48,7 +49,7 @@ def views_alpha(
     Returns:
         [V, 1, H, W] in [0, 1]. With the photo's opacity no view is empty: one in which nothing
         stands out takes the silhouette that the other views leave, or without cameras the photo's
-        opacity, mirrored behind the object.
+        opacity, mirrored behind the object. Haze is cut where the others see background.
     """
     if reference_alpha is None:
         return torch.stack([view_alpha(view) for view in rgb])
@@ -57,13 +58,31 @@ def views_alpha(
     with_holes = view_alpha(rgb[0])
     lost = ((front > 0.5) & (with_holes < 0.5)).sum() / (front > 0.5).sum().clamp_min(1)
     open_holes = bool(lost <= WHITE_PARTS_SHARE)
-    alpha = torch.stack([front, *(view_alpha(view, open_holes) for view in rgb[1:])])
+    found = [_found_alpha(view, open_holes) for view in rgb[1:]]
+    alpha = torch.stack([front, *(opacity for opacity, _ in found)])
     empty = [view for view in range(1, len(rgb)) if not (alpha[view] > 0.5).any()]
-    hull = hull_silhouettes(alpha, cameras, empty) if cameras is not None else {}
+    if cameras is not None:
+        hazy = [view for view, (_, blurred) in enumerate(found, start=1) if blurred]
+        alpha = _agreed(alpha, cameras, empty, hazy)
     for view in empty:
         behind = len(rgb) <= 4 * view <= 3 * len(rgb)
-        alpha[view] = hull.get(view, front.flip(-1) if behind else front)
+        if not (alpha[view] > 0.5).any():
+            alpha[view] = front.flip(-1) if behind else front
     return alpha
+
+
+def _agreed(alpha: Tensor, cameras: Cameras, empty: list[int], hazy: list[int]) -> Tensor:
+    """Empty views filled with the others' hull, hazy ones cut to it; others are evidence enough."""
+    hull = hull_silhouettes(alpha, cameras.to(alpha.device), empty + hazy)
+    agreed = alpha.clone()
+    for view, silhouette in hull.items():
+        if view in empty:
+            agreed[view] = silhouette
+            continue
+        cut = torch.where(silhouette > 0, alpha[view], 0)
+        if (cut > 0.5).sum() >= MIN_AGREED * (alpha[view] > 0.5).sum():
+            agreed[view] = cut
+    return agreed
 
 
 def view_alpha(rgb: Tensor, open_holes: bool = True) -> Tensor:
@@ -77,18 +96,24 @@ def view_alpha(rgb: Tensor, open_holes: bool = True) -> Tensor:
     Returns:
         [1, H, W] in [0, 1]; 0 everywhere if nothing stands out.
     """
+    return _found_alpha(rgb, open_holes)[0]
+
+
+def _found_alpha(rgb: Tensor, open_holes: bool) -> tuple[Tensor, bool]:
+    """`view_alpha`, and whether the object's edge lies in haze or blur, not on exact white."""
     absorption = (1 - rgb).permute(1, 2, 0).numpy()
     deviation = absorption.max(-1)
     noise = _background_noise(deviation)
     threshold = _best_threshold(_shrunk(deviation), noise)
     if threshold is None:
-        return torch.zeros_like(rgb[:1])
+        return torch.zeros_like(rgb[:1]), False
     background = _without_islands(_joined_to_border(deviation < threshold))
     if open_holes:
-        background = background | _holes(deviation, background, noise)
+        background = background | _holes(deviation, background, threshold)
     blurred = max(noise, threshold) > GREY_LEVEL
     width = BLURRED_EDGE if blurred else 1
-    return torch.from_numpy(edge_alpha(absorption, ~background, width, blurred))[None]
+    alpha = edge_alpha(absorption, ~background, width, blurred)
+    return torch.from_numpy(alpha)[None], blurred
 
 
 def _background_noise(deviation: np.ndarray) -> float:
@@ -168,9 +193,9 @@ def _without_islands(background: np.ndarray) -> np.ndarray:
     return ~np.isin(labels, kept)
 
 
-def _holes(deviation: np.ndarray, background: np.ndarray, noise: float) -> np.ndarray:
+def _holes(deviation: np.ndarray, background: np.ndarray, threshold: float) -> np.ndarray:
     """Regions inside the object that are as white as the background. [H, W] bool"""
-    labels, count = ndimage.label(~background & (deviation < _lowest_threshold(noise)))
+    labels, count = ndimage.label(~background & (deviation < threshold))
     if count == 0:
         return np.zeros_like(background)
     sizes = np.bincount(labels.ravel())
