@@ -1,7 +1,9 @@
-"""Atomic writes: a file is there complete, or not at all; and files that the project ships."""
+"""Files: complete or not there when written, regular and bounded when read; and those shipped."""
 
 import json
+import math
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +71,41 @@ def make_folder(path: str | Path) -> Path:
             f"cannot write to folder {path} ({error.strerror}): choose another output folder"
         ) from error
     return path
+
+
+def regular_file(path: str | Path) -> Path:
+    """The path, unless what lies there is a pipe, a socket or a device, which may never end.
+
+    Raises:
+        InputError: it is one. A file that is missing, or a folder, is left to the reader.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return path
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError(f"{path} is not a regular file: give a file on a disk")
+    return path
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Plain values of JSON that others wrote.
+
+    Raises:
+        ValueError: it is no JSON, holds numbers that are not finite, or is nested too deeply.
+    """
+    try:
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is no finite number")
+    return value
 
 
 def write_json(path: str | Path, value: Any) -> None:
