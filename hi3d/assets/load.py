@@ -11,6 +11,7 @@ from hi3d.assets.obj_file import read_obj, scanned_object_folder
 from hi3d.assets.parts import MAX_FACES, ObjectPart, RenderObject
 from hi3d.assets.ply_file import read_ply
 from hi3d.errors import InputError
+from hi3d.files import regular_file
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
 MIN_AREA = 1e-8  # of the whole normalised surface; below it the object is a line or a point
@@ -70,7 +71,7 @@ def read_parts(
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"{path} is not an object file: give one of {', '.join(SUFFIXES)}")
-    if not path.is_file():
+    if not regular_file(path).is_file():
         raise InputError(f"no object file at {path}: check the path")
     try:
         if suffix == ".ply":

@@ -34,6 +34,8 @@ from hi3d.progress import console, track
 
 BROKEN_SHARD = (tarfile.TarError, OSError, ValueError, EOFError, zlib.error, lzma.LZMAError)
 """What reading a shard raises that breaks off or cannot be opened."""
+MAX_FILE_BYTES = 1 << 30
+"""Of an orbit's file: a compressed shard can claim more than the memory holds."""
 
 
 @dataclass(frozen=True)
@@ -312,6 +314,8 @@ def _neighbors(url: str, wanted: Collection[str]) -> Iterator[ShardOrbit]:
                 yield ShardOrbit(orbit, url, files)
                 files = {}
             orbit = uid
+            if uid in wanted and member.size > MAX_FILE_BYTES:
+                raise tarfile.ReadError(f"{member.name} has {member.size} bytes")
             if uid in wanted:
                 content = tar.extractfile(member)
                 files[name] = content.read() if content else b""
