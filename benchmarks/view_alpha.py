@@ -105,7 +105,7 @@ def kinds_of(
     yield "quarter of the contrast", replace(views, rgb=1 - 0.25 * (1 - views.rgb))
     yield "nearly white", replace(views, rgb=1 - 0.08 * (1 - views.rgb))
     yield "hazy", replace(views, rgb=hazy(views, generator))
-    white = replace(object, parts=[white_part(part) for part in object.parts])
+    white = replace(object, parts=tuple(white_part(part) for part in object.parts))
     lit = render_views(white, cameras, shading="key").views
     yield "all white, lit", lit
     yield "all white, lit, hazy", replace(lit, rgb=hazy(lit, generator))

@@ -16,15 +16,16 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import AliasEvent, SafeLoader, YAMLError, parse
 
 from hi3d.errors import InputError
-from hi3d.files import shipped
+from hi3d.files import regular_file, shipped
 
 T = TypeVar("T")
 MAX_SEED = 2**63 - 1
 MAX_PATH, MAX_NAME = 4095, 255
 """Longest path and longest name in it, in bytes, that Linux takes."""
+MAX_CONFIG_BYTES, MAX_ALIASES = 1_000_000, 20
 SHOWN = 80
 """Characters of a wrong value that a message shows."""
 UNREADABLE = (
@@ -164,9 +165,10 @@ def _yaml_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, Dic
     path = shipped(path).resolve()
     if path in seen:
         raise InputError(f"{path}: its base files form a circle: remove one 'base:' line")
-    if not path.is_file():
+    if not regular_file(path).is_file():
         raise InputError(f"no config file at {path}: check the path given to --config or base:")
     try:
+        _check_size(path)
         layer = OmegaConf.load(path)
     except UNREADABLE as error:
         raise InputError(f"{path} is not a readable YAML file: {_first_line(error)}") from error
@@ -183,6 +185,15 @@ def _yaml_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, Dic
             inner = _yaml_layers(nested, (*seen, path))
             layers += [(source, OmegaConf.create({key: values})) for source, values in inner]
     return [*layers, (str(path), layer)]
+
+
+def _check_size(path: Path) -> None:
+    """Raise for a file of settings that would fill the memory: large, or by aliases of aliases."""
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ValueError(f"it has over {MAX_CONFIG_BYTES} bytes")
+    events = parse(path.read_bytes(), SafeLoader)
+    if sum(isinstance(event, AliasEvent) for event in events) > MAX_ALIASES:
+        raise ValueError(f"it has over {MAX_ALIASES} aliases: write the values out")
 
 
 def _taken_base(layer: DictConfig, path: Path) -> Path | None:

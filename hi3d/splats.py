@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hi3d.errors import InputError
-from hi3d.files import atomic_path
+from hi3d.files import atomic_path, regular_file
 
 MAX_SH_DEGREE = 3
 
@@ -103,7 +103,7 @@ class GaussianSplats:
             InputError: the file is missing or is no PLY of Gaussians.
         """
         try:
-            content = Path(path).read_bytes()
+            content = regular_file(path).read_bytes()
         except OSError as error:
             raise InputError(
                 f"cannot read splats {path} ({error.strerror}): check the path"

@@ -1,7 +1,6 @@
 """Images with cameras, as they pass from stage to stage and as they lie on disk."""
 
 import itertools
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from hi3d.cameras import Cameras, check_cameras, concatenate_cameras, orbit_cameras
 from hi3d.errors import InputError
-from hi3d.files import atomic_path, make_folder, write_json
+from hi3d.files import atomic_path, make_folder, parse_json, regular_file, write_json
 
 DEPTH_NEAR, DEPTH_RANGE = 0.6, 1.8  # 16-bit depth PNG: depth = v / 65535 * 1.8 + 0.6 (SyncDreamer)
 
@@ -243,7 +242,7 @@ def cameras_from_json(path: str | Path) -> tuple[list[str], Cameras]:
         InputError: the file is not what `cameras_to_json` describes.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = parse_json(regular_file(path).read_text())
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}, not an object")
         if content.get("convention", "opencv") != "opencv":
@@ -291,9 +290,11 @@ def load_rgba(path: str | Path) -> tuple[Tensor, Tensor]:
         InputError: the file is missing or no image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(regular_file(path)) as image:
             pixels = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read image {path} ({error}): replace the file") from error
     rgba = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
     return rgba[:3], rgba[3:]
@@ -356,6 +357,15 @@ def save_depth(path: str | Path, depth: Tensor) -> None:
 
 
 def load_depth(path: str | Path) -> Tensor:
-    """Read a depth PNG of 8 or 16 bits. Returns [H, W]; 0 means no surface."""
-    with Image.open(path) as image:
-        return decode_depth(torch.from_numpy(depth_levels(image)))
+    """Read a depth PNG of 8 or 16 bits. Returns [H, W]; 0 means no surface.
+
+    Raises:
+        InputError: the file is missing or no depth image.
+    """
+    try:
+        with Image.open(regular_file(path)) as image:
+            return decode_depth(torch.from_numpy(depth_levels(image)))
+    except InputError:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read depth {path} ({error}): replace the file") from error

@@ -1,6 +1,7 @@
 """The open furniture of the Debian package `sweethome3d-furniture` as a folder of objects."""
 
 import json
+import lzma
 import os
 import re
 import shutil
@@ -13,12 +14,19 @@ from pathlib import Path, PurePosixPath
 
 from hi3d.assets.obj_repair import repaired_mtl, rotated_obj
 from hi3d.errors import InputError
-from hi3d.files import atomic_path, make_folder
+from hi3d.files import atomic_path, make_folder, regular_file
 from hi3d.progress import console, track
 
 CATALOGUE_PROPERTIES = "PluginFurnitureCatalog.properties"
 FORMATS = (".obj", ".dae", ".3ds", ".zip")  # models; only OBJ is extracted
 CC0 = "CC0-1.0"
+MAX_MEMBER_BYTES, MAX_OBJECT_BYTES = 512 << 20, 1 << 30
+"""Unpacked; the largest object of the installed package has 16 MB."""
+DAMAGED = (
+    *(KeyError, ValueError, RuntimeError, EOFError, MemoryError),
+    *(zlib.error, lzma.LZMAError, zipfile.BadZipFile),
+)
+"""What reading an archive can raise; of an unknown compression NotImplementedError."""
 
 
 @dataclass
@@ -105,7 +113,7 @@ def prepare_furniture(
         try:
             _extract(item, output / item.folder)
             num_extracted += 1
-        except (KeyError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             failures.append({"object": f"{item.catalogue}:{item.model}", "reason": reason})
         except OSError as error:
@@ -150,9 +158,11 @@ def read_catalogue(path: Path) -> list[FurnitureItem]:
         InputError: it is missing or no furniture catalogue.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            properties = parse_properties(archive.read(CATALOGUE_PROPERTIES))
-    except (OSError, KeyError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(regular_file(path)) as archive:
+            properties = parse_properties(_member(archive, CATALOGUE_PROPERTIES))
+    except InputError:
+        raise
+    except (*DAMAGED, OSError) as error:
         raise InputError(f"{path} is no furniture catalogue: give a .sh3f file") from error
     items = []
     for key, model in properties.items():
@@ -195,7 +205,11 @@ def _extract(item: FurnitureItem, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        files = dict(_files(item))
+        files: dict[str, bytes] = {}
+        for name, content in _files(item):
+            files[name] = content
+            if sum(map(len, files.values())) > MAX_OBJECT_BYTES:
+                raise ValueError(f"over {MAX_OBJECT_BYTES / 1e6:.0f} MB unpacked: no object")
         models = [name for name in files if name.lower().endswith(".obj")]
         if not models:
             raise ValueError(f"its model is {PurePosixPath(item.model).suffix}, not OBJ")
@@ -231,15 +245,23 @@ def _files(item: FurnitureItem) -> Iterator[tuple[str, bytes]]:
     """Names, relative to the model, and contents of the model and what lies beside it."""
     with zipfile.ZipFile(item.catalogue) as archive:
         if item.model.lower().endswith(".zip"):
-            with zipfile.ZipFile(BytesIO(archive.read(item.model))) as inner:
+            with zipfile.ZipFile(BytesIO(_member(archive, item.model))) as inner:
                 models = [name for name in inner.namelist() if name.lower().endswith(".obj")]
                 yield from _beside(inner, models[0] if models else "")
         else:
             yield from _beside(archive, item.model)
 
 
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A file of an archive, unless it is far larger unpacked than any object."""
+    size = archive.getinfo(name).file_size
+    if size > MAX_MEMBER_BYTES:
+        raise ValueError(f"{name} has {size / 1e6:.0f} MB unpacked: this is no object")
+    return archive.read(name)
+
+
 def _beside(archive: zipfile.ZipFile, model: str) -> Iterator[tuple[str, bytes]]:
-    yield PurePosixPath(model).name, archive.read(model)
+    yield PurePosixPath(model).name, _member(archive, model)
     folder = PurePosixPath(model).parent
     for entry in archive.infolist():
         path = PurePosixPath(entry.filename)
@@ -247,7 +269,7 @@ def _beside(archive: zipfile.ZipFile, model: str) -> Iterator[tuple[str, bytes]]
             continue
         below = path.relative_to(folder)
         if ".." not in below.parts:
-            yield str(below), archive.read(entry)
+            yield str(below), _member(archive, entry.filename)
 
 
 def _spdx(license_text: str) -> str:

@@ -15,6 +15,7 @@ from hi3d.assets.shells import with_seen_sides
 from hi3d.assets.wavefront.looks import scanned_object_folder
 from hi3d.assets.wavefront.objects import read_obj
 from hi3d.errors import InputError
+from hi3d.files import regular_file
 from hi3d.mesh import FRONT_COMMENT, FRONT_EXTRAS
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
@@ -89,7 +90,7 @@ def read_parts(
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"{path} is not an object file: give one of {', '.join(SUFFIXES)}")
-    if not path.is_file():
+    if not regular_file(path).is_file():
         raise InputError(f"no object file at {path}: check the path")
     try:
         if suffix == ".ply":

@@ -11,6 +11,8 @@ import torch
 from torch.utils.data import Dataset
 
 from hi3d.data.epoch_order import draw_start, fold_of
+from hi3d.data.shard_urls import is_url
+from hi3d.data.shards import ShardOrbit, find_shards, local_members
 from hi3d.errors import InputError
 from hi3d.orbits.broken_orbits import BrokenOrbitError
 from hi3d.orbits.decoding import (
@@ -22,7 +24,6 @@ from hi3d.orbits.decoding import (
     unpack_orbits,
 )
 from hi3d.orbits.folders import find_orbit_folders
-from hi3d.orbits.shards import ShardOrbit, find_shards, is_url, local_members
 
 
 class OrbitDataset(Dataset):
@@ -52,6 +53,7 @@ class OrbitDataset(Dataset):
         packed: bool = False,
         seed: int = 0,
         held_out_fold: tuple[int, int] | None = None,
+        allow_missing_shards: bool = False,
     ):
         """Args:
         folder: of orbit folders, or of shards (one shard is accepted too). Shards that are added
@@ -68,6 +70,8 @@ class OrbitDataset(Dataset):
         packed: give integers, for `hi3d.orbits.decoding.unpack_orbits`.
         seed: of random starts, where the epoch is part of the index.
         held_out_fold: leave out the orbits of fold k of K, see `hi3d.data.epoch_order.fold_of`.
+        allow_missing_shards: shards that an index names and that are not there are told, and no
+            error.
 
         Raises:
             InputError: the folder holds no orbit, or the first one cannot be read (not `strict`:
@@ -78,7 +82,7 @@ class OrbitDataset(Dataset):
         self.strict = strict
         self.packed = packed
         self.seed = seed
-        self._orbits = _find_orbits(folder, strict)
+        self._orbits = _find_orbits(folder, strict, allow_missing_shards)
         if held_out_fold is not None:
             fold, num_folds = held_out_fold
             found, where = len(self._orbits), str(folder)
@@ -203,7 +207,7 @@ def _shared_zeros(shape: tuple[int, ...], dtype: type) -> np.ndarray:
     return np.frombuffer(mmap.mmap(-1, num_bytes), dtype=dtype).reshape(shape)
 
 
-def _find_orbits(source: str | Path, strict: bool) -> Sequence[OrbitFiles]:
+def _find_orbits(source: str | Path, strict: bool, allow_missing: bool) -> Sequence[OrbitFiles]:
     """Every orbit of a folder, sorted by name within its shard.
 
     Raises:
@@ -214,7 +218,7 @@ def _find_orbits(source: str | Path, strict: bool) -> Sequence[OrbitFiles]:
     folder = Path(source)
     if not folder.is_dir() or any(p.name[0] != "." for p in folder.glob("*.tar")):
         orbits: list[OrbitFiles] = []
-        for shard in find_shards(source, strict):
+        for shard in find_shards(source, strict, allow_missing):
             members, _ = local_members(shard.url)
             orbits += [ShardOrbit(u, shard.url, members.get(u, {})) for u in sorted(shard.uids)]
         return orbits

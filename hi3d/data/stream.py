@@ -16,10 +16,10 @@ from hi3d.data.epoch_order import (
     lane_bounds,
     shard_tape,
 )
+from hi3d.data.shards import ShardOrbit, find_shards, local_members, stream_orbits
 from hi3d.errors import InputError
-from hi3d.orbits.broken_orbits import TRUNCATED_SHARD, BrokenOrbitError
+from hi3d.orbits.broken_orbits import MISSING_SHARD, BrokenOrbitError
 from hi3d.orbits.decoding import OrbitReading, PackedOrbit, check_alike, decode_orbit_files
-from hi3d.orbits.shards import ShardOrbit, find_shards, local_members, stream_orbits
 
 OPEN_TABLES = 8
 """Local shards whose tables of contents a worker keeps; a shuffle buffer spans one or two."""
@@ -46,20 +46,24 @@ class OrbitStream(IterableDataset):
         shuffle_buffer: int = 0,
         strict: bool = True,
         seed: int = 0,
+        allow_missing_shards: bool = False,
     ):
         """Args:
-        source: of shards, as `hi3d.orbits.shards.find_shards` takes it.
+        source: of shards, as `hi3d.data.shards.find_shards` takes it.
         reading: what of each orbit, and at what size.
         random_start: rotate each ring so that a random view becomes view 0.
         shuffle_buffer: orbits among which each worker shuffles, beside the order of the shards;
             of remote shards they are held in memory, encoded.
         strict: a shard that is known to be broken from the start is an error.
         seed: of shuffling and random starts.
+        allow_missing_shards: the orbits of a shard that is not there, or that its server does not
+            give, count as broken; otherwise it is an error.
 
         Raises:
-            InputError: there are no shards, or not one orbit.
+            InputError: there are no shards, or not one orbit, or a shard is missing.
         """
-        self.shards = find_shards(source, strict)
+        self.shards = find_shards(source, strict, allow_missing_shards)
+        self.allow_missing_shards = allow_missing_shards
         self.reading = reading
         self.random_start = random_start
         self.shuffle_buffer = shuffle_buffer
@@ -125,6 +129,10 @@ class OrbitStream(IterableDataset):
                 shape = shape or packed.rgba.shape
                 check_alike(packed, shape, files.label("000.png"))
             except BrokenOrbitError as error:
+                if error.kind == MISSING_SHARD and not self.allow_missing_shards:
+                    raise InputError(
+                        f"{error}; or set data.allow_missing_shards=true to go on without"
+                    ) from error
                 broken.append(error)
                 continue
             last = (files.uid, packed)
@@ -172,7 +180,7 @@ class OrbitStream(IterableDataset):
                     yield left.pop(orbit.uid), orbit
             except BrokenOrbitError as error:
                 for uid, number in left.items():
-                    yield number, BrokenOrbitError(TRUNCATED_SHARD, f"{error} ({uid} is lost)")
+                    yield number, BrokenOrbitError(error.kind, f"{error} ({uid} is lost)")
 
     def _by_shard(self, numbers: np.ndarray) -> Iterator[tuple[int, list[int]]]:
         """Neighbouring orbits of one shard together."""

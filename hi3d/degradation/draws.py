@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from hi3d.config import check_number
 from hi3d.degradation.kernels import (
     KernelConfig,
     KernelDraws,
@@ -67,11 +68,13 @@ class DegradationPass:
             raise InputError("resize_up_probability + resize_down_probability > 1: lower one")
         check_range("resize_up", self.resize_up, 1.0, 4.0)
         check_range("resize_down", self.resize_down, 0.01, 1.0)
-        check_range("gaussian_sigma", self.gaussian_sigma, 0.0)
-        check_range("poisson_scale", self.poisson_scale, 0.0)
+        check_range("gaussian_sigma", self.gaussian_sigma, 0.0, 255.0)
+        check_range("poisson_scale", self.poisson_scale, 0.0, 100.0)
         check_range("jpeg_quality", self.jpeg_quality, 1.0, 100.0)
         if self.poisson_photons is not None:
-            check_range("poisson_photons", (self.poisson_photons,) * 2, 1.0, 10_000.0)
+            check_range(
+                "poisson_photons", (self.poisson_photons, self.poisson_photons), 1.0, 10_000.0
+            )
 
 
 def second_pass() -> DegradationPass:
@@ -135,8 +138,7 @@ class DegradationConfig:
         check_probability("jpeg_last_probability", self.jpeg_last_probability)
         if self.bottleneck is not None and not 0.01 <= self.bottleneck <= 1:
             raise InputError(f"bottleneck {self.bottleneck}: give a factor in [0.01, 1] or null")
-        if self.reference_resolution < 1:
-            raise InputError(f"reference_resolution {self.reference_resolution}: give 1 or more")
+        check_number("reference_resolution", self.reference_resolution, 16, 65_536)
         check_weights("resize_mode_weights", self.resize_mode_weights, RESIZE_MODES)
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hi3d.config import check_number
 from hi3d.degradation.random_draws import (
     Draws,
     Range,
@@ -24,6 +25,9 @@ KERNEL_KINDS = (
     "plateau_iso",
     "plateau_aniso",
 )
+MAX_SIDE = 101
+MIN_CUTOFF = 1e-3
+"""Below it a sinc kernel is flat and its sum is lost; 0 is no kernel."""
 
 
 @dataclass
@@ -58,12 +62,13 @@ class KernelConfig:
 
     def __post_init__(self) -> None:
         check_sides("kernels.size", self.size)
-        check_range("kernels.sigma", self.sigma, 0.0)
-        check_range("kernels.generalised_beta", self.generalised_beta, 0.0)
-        check_range("kernels.plateau_beta", self.plateau_beta, 0.0)
-        check_range("kernels.sinc_cutoff", self.sinc_cutoff, 0.0, 1.0)
-        check_range("kernels.small_sinc_cutoff", self.small_sinc_cutoff, 0.0, 1.0)
+        check_range("kernels.sigma", self.sigma, 0.0, 1000.0)
+        check_range("kernels.generalised_beta", self.generalised_beta, 0.0, 100.0)
+        check_range("kernels.plateau_beta", self.plateau_beta, 0.0, 100.0)
+        check_range("kernels.sinc_cutoff", self.sinc_cutoff, MIN_CUTOFF, 1.0)
+        check_range("kernels.small_sinc_cutoff", self.small_sinc_cutoff, MIN_CUTOFF, 1.0)
         check_probability("kernels.sinc_probability", self.sinc_probability)
+        check_number("kernels.small_sinc_size", self.small_sinc_size, 0, 10_000)
         check_weights("kernels.kind_weights", self.kind_weights, KERNEL_KINDS)
 
 
@@ -81,7 +86,7 @@ class SincConfig:
     def __post_init__(self) -> None:
         check_probability("final_sinc.probability", self.probability)
         check_sides("final_sinc.size", self.size)
-        check_range("final_sinc.cutoff", self.cutoff, 0.0, 1.0)
+        check_range("final_sinc.cutoff", self.cutoff, MIN_CUTOFF, 1.0)
 
 
 @dataclass(frozen=True)
@@ -225,7 +230,7 @@ def filter_image(image: Tensor, kernel: Tensor) -> Tensor:
 
 def check_sides(name: str, sides: tuple[int, int]) -> None:
     """Raise `InputError` unless both kernel sides are odd, positive and in order."""
-    check_range(name, sides, 1)
+    check_range(name, sides, 1, MAX_SIDE)
     if any(side % 2 == 0 for side in sides):
         raise InputError(f"{name} {list(sides)}: kernel sides are odd")
 

@@ -51,11 +51,11 @@ class MaskConfig:
 
     def __post_init__(self) -> None:
         check_probability("masks.probability", self.probability)
-        check_range("masks.count", self.count, 0)
-        check_range("masks.diameter", self.diameter, 0.0)
+        check_range("masks.count", self.count, 0, 100)
+        check_range("masks.diameter", self.diameter, 0.0, 10.0)
         check_range("masks.roughness", (self.roughness, self.roughness), 0.0, 1.0)
-        check_range("masks.displacement", self.displacement, 0.0)
-        check_range("masks.frame_offset", self.frame_offset, 1)
+        check_range("masks.displacement", self.displacement, 0.0, 10.0)
+        check_range("masks.frame_offset", self.frame_offset, 1, 1000)
         check_weights("masks.kind_weights", self.kind_weights, MASK_KINDS)
 
 

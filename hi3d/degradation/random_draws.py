@@ -9,6 +9,7 @@ from torch import Tensor
 from hi3d.errors import InputError
 
 Range = tuple[float, float]
+MAX_WEIGHT = 1e6
 
 
 @dataclass
@@ -74,24 +75,23 @@ class Draws:
         return low + self.choice(kind, [1.0] * (high - low + 1))
 
 
-def check_range(
-    name: str, limits: tuple[float, float], minimum: float, maximum: float | None = None
-) -> None:
+def check_range(name: str, limits: tuple[float, float], minimum: float, maximum: float) -> None:
     """Check the two ends of a range, both included.
 
     Args:
         name: of the setting, for the message.
         limits: low and high.
         minimum: of `low`.
-        maximum: of `high`; None means no bound.
+        maximum: of `high`.
 
     Raises:
         InputError: not minimum <= low <= high <= maximum.
     """
-    low, high = limits
-    if not minimum <= low <= high or (maximum is not None and high > maximum):
-        bounds = f"from {minimum:g}" if maximum is None else f"in [{minimum:g}, {maximum:g}]"
-        raise InputError(f"{name} {list(limits)}: give two numbers {bounds}, the smaller one first")
+    if len(limits) != 2 or not minimum <= limits[0] <= limits[1] <= maximum:
+        raise InputError(
+            f"{name} {list(limits)}: give two numbers in [{minimum:g}, {maximum:g}], the smaller "
+            "one first"
+        )
 
 
 def check_probability(name: str, value: float) -> None:
@@ -120,8 +120,9 @@ def check_weights(name: str, weights: Mapping[str, float], choices: Sequence[str
         InputError: a key is unknown, a weight is negative, or none is positive.
     """
     values = weights.values()
-    if set(weights) - set(choices) or any(v < 0 for v in values) or not any(values):
+    in_range = all(0 <= value <= MAX_WEIGHT for value in values)
+    if set(weights) - set(choices) or not in_range or not any(values):
         raise InputError(
-            f"{name} {dict(weights)}: give weights >= 0, one of them positive, "
+            f"{name} {dict(weights)}: give weights from 0 to {MAX_WEIGHT:g}, one of them positive, "
             f"to {', '.join(choices)}"
         )

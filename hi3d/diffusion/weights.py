@@ -1,6 +1,5 @@
 """Reading and writing model folders (diffusers layout), with one-line errors."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,7 +17,7 @@ from transformers import DPTForDepthEstimation
 from hi3d.diffusion.official.unet import OfficialUNet
 from hi3d.diffusion.unet import NUM_TIME_IDS, from_svd
 from hi3d.errors import InputError
-from hi3d.files import write_json
+from hi3d.files import parse_json, regular_file, write_json
 
 DEPTH_ESTIMATOR = "depth_estimator"
 """The part that is also published alone, as a folder or repository without `model_index.json`."""
@@ -185,7 +184,7 @@ def read_model_index(folder: str | Path) -> dict[str, Any]:
     """
     try:
         if Path(folder).is_dir():
-            index = json.loads((Path(folder) / "model_index.json").read_text())
+            index = parse_json(regular_file(Path(folder) / "model_index.json").read_text())
         else:
             index = DiffusionPipeline.load_config(folder)
         return {"_class_name": index["_class_name"], **index}

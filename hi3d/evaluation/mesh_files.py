@@ -17,6 +17,7 @@ from hi3d.evaluation.mesh_metrics import (
     rotated_about_up,
     score_mesh,
 )
+from hi3d.files import regular_file
 from hi3d.mesh import SurfaceMesh
 
 PLAIN_SUFFIXES = (".stl", ".off")
@@ -104,7 +105,7 @@ def read_mesh(path: Path, up: str | None, front: str | None = None) -> SurfaceMe
     if suffix not in PLAIN_SUFFIXES:
         known = ", ".join((*SUFFIXES, *PLAIN_SUFFIXES))
         raise InputError(f"{path} is not a mesh file: give one of {known}")
-    if not path.is_file():
+    if not regular_file(path).is_file():
         raise InputError(f"no mesh file at {path}: check the path")
     import trimesh
 

@@ -6,6 +6,8 @@ from hi3d.errors import InputError
 from hi3d.progress import console
 
 TRUNCATED_SHARD = "truncated shard"
+MISSING_SHARD = "missing shard"
+UNSORTED_SHARD = "unsorted shard"
 MISSING_FILE = "missing view"
 WRONG_SIZE = "wrong size"
 UNREADABLE_IMAGE = "unreadable image"

@@ -1,7 +1,6 @@
 """Camera files of other tools: nerfstudio and instant-ngp, COLMAP, SyncDreamer."""
 
 import io
-import json
 import math
 import pickle
 import struct
@@ -15,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from hi3d.cameras import Cameras, check_cameras
 from hi3d.errors import InputError
+from hi3d.files import parse_json, regular_file
 from hi3d.progress import console
 from hi3d.views import Views, load_rgba, view_files
 
@@ -114,7 +114,7 @@ def read_transforms(path: Path) -> GivenCameras:
 
     Intrinsics of a frame come before those of the file.
     """
-    content = json.loads(path.read_text())
+    content = parse_json(regular_file(path).read_text())
     if not isinstance(content, dict):
         raise TypeError(f"it holds a {type(content).__name__}, not an object")
     paths, viewmats, Ks, sizes = [], [], [], []
@@ -207,11 +207,11 @@ def read_colmap(model: Path, folder: Path) -> GivenCameras:
     """
     binary = (model / "images.bin").exists() and (model / "cameras.bin").exists()
     if binary:
-        lenses = _binary_lenses((model / "cameras.bin").read_bytes())
-        images = _binary_images((model / "images.bin").read_bytes())
+        lenses = _binary_lenses(regular_file(model / "cameras.bin").read_bytes())
+        images = _binary_images(regular_file(model / "images.bin").read_bytes())
     else:
-        lenses = _text_lenses((model / "cameras.txt").read_text())
-        images = _text_images((model / "images.txt").read_text())
+        lenses = _text_lenses(regular_file(model / "cameras.txt").read_text())
+        images = _text_images(regular_file(model / "images.txt").read_text())
     paths, viewmats, Ks, sizes = [], [], [], []
     for name, pose, lens in sorted(images, key=lambda image: image[0]):
         found = [place / name for place in (folder, folder / "images", model)]
@@ -330,7 +330,7 @@ def read_syncdreamer(path: Path) -> GivenCameras:
 
     Poses are [V, 3, 4], world to camera; the intrinsics are for images of 256 x 256 pixels.
     """
-    data = path.read_bytes()
+    data = regular_file(path).read_bytes()
     if len(data) > MAX_PICKLE_BYTES:
         raise InputError(
             f"{path} has {len(data)} bytes: SyncDreamer's camera files have a few 1000"

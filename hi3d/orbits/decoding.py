@@ -4,7 +4,6 @@ Workers hand integers on, a quarter of the bytes of float tensors; `unpack_orbit
 floats where they are used, on the GPU in a training.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hi3d.errors import InputError
+from hi3d.files import parse_json
 from hi3d.orbits.broken_orbits import BAD_CAMERAS, MISSING_FILE, WRONG_SIZE, BrokenOrbitError
 from hi3d.orbits.encoding import (
     IMAGE_SUFFIXES,
@@ -175,11 +175,12 @@ def parse_cameras(data: bytes, name: str) -> dict[str, Any]:
         BrokenOrbitError: it is not such a file.
     """
     try:
-        content = json.loads(data)
+        content = parse_json(data)
         if min(int(content["width"]), int(content["height"]), len(content["frames"])) < 1:
             raise ValueError("width, height and the number of frames must be 1 or more")
-        stored_elevation_deg(content)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        if not abs(stored_elevation_deg(content)) <= 90:
+            raise ValueError("elevation_deg must lie in [-90, 90]")
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
         message = f"{name} is not a camera file ({error}): render the orbit again"
         raise BrokenOrbitError(BAD_CAMERAS, message) from error
     return content

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from hi3d.errors import InputError
-from hi3d.files import make_folder
+from hi3d.files import make_folder, regular_file
 from hi3d.orbits.broken_orbits import BAD_CAMERAS, MISSING_FILE, UNREADABLE_IMAGE, BrokenOrbitError
 from hi3d.orbits.decoding import parse_cameras
 from hi3d.orbits.encoded_orbit import EncodedOrbit
@@ -159,7 +159,9 @@ class OrbitFolder:
 
 def _read(path: Path, kind: str) -> bytes:
     try:
-        return path.read_bytes()
+        return regular_file(path).read_bytes()
+    except InputError as error:
+        raise BrokenOrbitError(kind, str(error)) from error
     except FileNotFoundError as error:
         raise BrokenOrbitError(kind, f"{path} is missing: render the orbit again") from error
     except OSError as error:
@@ -231,7 +233,7 @@ class OfficialRing:
         """
         path = self.folder / self._images[0]
         try:
-            with Image.open(path) as image:
+            with Image.open(regular_file(path)) as image:
                 width, height = image.size
         except DECODING_ERRORS as error:
             message = f"cannot read image {path} ({error}): render the object again"

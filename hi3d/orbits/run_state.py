@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hi3d.errors import InputError
-from hi3d.files import atomic_path
+from hi3d.files import REFUSALS, atomic_path, refused_writes
 from hi3d.orbits.config import OrbitRenderConfig
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -59,16 +59,21 @@ def remove_partial_notes(output: Path, part_tag: str) -> None:
 
 @contextlib.contextmanager
 def full_disk_is_an_input_error(output: Path) -> Iterator[None]:
-    """Name a full disk in one line.
+    """Name a full disk, and whatever else the system refuses to write, in one line.
 
     Raises:
-        InputError: the block raised an error for want of space.
+        InputError: the block raised such an error.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if error.errno not in REFUSALS:
             raise
+        if error.errno not in DISK_FULL:
+            raise InputError(
+                f"{error.strerror}: {error.filename or output}: {REFUSALS[error.errno]}; what was "
+                "finished is kept"
+            ) from error
         raise InputError(
             f"no space left for {output}: free some and run the same command again; what was "
             "finished is kept"
@@ -87,8 +92,12 @@ def check_settings(output: Path, config: OrbitRenderConfig) -> None:
         if next(output.glob("*.tar"), None) or next(output.glob("*/*.png"), None):
             raise InputError(f"{output} holds data of something else: use another folder")
         partial = output / f".settings{config.part_tag}.json"
-        partial.write_text(json.dumps(config.content, indent=2) + "\n")
-        os.replace(partial, path)
+        try:
+            with refused_writes(path):
+                partial.write_text(json.dumps(config.content, indent=2) + "\n")
+                os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
     try:
         theirs, ours = dict(json.loads(path.read_text())), config.content
     except (OSError, ValueError, TypeError) as error:

@@ -18,7 +18,7 @@ from hi3d.orbits.encoded_orbit import EncodedOrbit
 from hi3d.orbits.shards import (
     END_OF_TAR,
     complete_orbits,
-    read_index,
+    known_shards,
     shard_entry,
     tar_bytes,
     totals,
@@ -151,7 +151,7 @@ class ShardWriter:
         Raises:
             InputError: a shard is no tar file.
         """
-        known = {s["file"]: s for s in read_index(str(self.output / f"index{self.part_tag}.json"))}
+        known = known_shards(self.output / f"index{self.part_tag}.json")
         entries = []
         for path in sorted(self.output.glob("orbits-*.tar")):
             if self._parse_number(path.name) is None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hi3d.config import check_number, check_path
 from hi3d.errors import InputError
+from hi3d.files import regular_file
 from hi3d.photo.cutout import is_cutout, kept_objects, scale_to_opaque, without_specks
 from hi3d.photo.formats import enable_heic, is_heic, to_srgb
 from hi3d.photo.matting import (
@@ -122,7 +123,7 @@ def load_photo(photo: str | Path | Image.Image) -> tuple[Tensor, Tensor]:
         return _decode(photo, "the image")
     path = Path(photo)
     check_path("the photo", path)
-    if not path.is_file():
+    if not regular_file(path).is_file():
         raise InputError(f"no photo at {path}: check the path")
     if is_heic(path):
         enable_heic(path)

@@ -11,13 +11,14 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from hi3d.cameras import Cameras, orbit_cameras
+from hi3d.data.shard_urls import is_url
+from hi3d.data.shards import find_shards, stream_orbits
 from hi3d.degradation.draws import DegradationConfig
 from hi3d.degradation.pipeline import degrade
 from hi3d.errors import InputError
 from hi3d.files import atomic_path, make_folder
 from hi3d.orbits.decoding import OrbitFiles, OrbitReading, decode_orbit_files, unpack_orbits
 from hi3d.orbits.folders import find_orbit_folders
-from hi3d.orbits.shards import find_shards, is_url, stream_orbits
 from hi3d.pipelines.pictures import to_pixels
 from hi3d.progress import track
 
@@ -76,7 +77,7 @@ def write_data_sheets(
     for files in track(list(islice(_orbit_files(source), num_orbits)), "data sheets"):
         orbit = load_orbit_pictures(files)
         sheet = draw_data_sheet(orbit, degradation, seeds, num_columns, cell)
-        paths.append(output / f"{orbit.uid}.png")
+        paths.append(output / (orbit.uid.replace("/", "_") + ".png"))
         with atomic_path(paths[-1]) as partial:
             sheet.save(partial)
     return paths
@@ -203,7 +204,7 @@ def _orbit_files(source: str | Path) -> Iterator[OrbitFiles]:
             )
         yield from folders
         return
-    for shard in find_shards(source):
+    for shard in find_shards(source, allow_missing=True):
         yield from stream_orbits(shard, shard.uids)
 
 

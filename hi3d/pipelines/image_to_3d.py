@@ -19,7 +19,7 @@ from hi3d.config import (
     shortened,
 )
 from hi3d.errors import InputError
-from hi3d.files import shipped
+from hi3d.files import regular_file, shipped
 from hi3d.mesh import SurfaceMesh
 from hi3d.photo.framing import ForegroundConfig, extract_foreground
 from hi3d.pipelines.loading import check_model, load_pipeline
@@ -321,7 +321,7 @@ def content_hash(photo: str | Path | Image.Image) -> str:
     if isinstance(photo, Image.Image):
         content = f"{photo.mode} {photo.size} ".encode() + photo.tobytes()
     else:
-        content = Path(photo).read_bytes()
+        content = regular_file(photo).read_bytes()
     return hashlib.sha256(content).hexdigest()
 
 

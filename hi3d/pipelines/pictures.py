@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import imageio
+import imageio_ffmpeg
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -46,15 +47,24 @@ def write_turntable(
         resolution: side in pixels, even.
     """
     cameras = orbit_cameras(elevation_deg, resolution, num_frames)
-    with (
-        atomic_path(path) as partial,
-        imageio.get_writer(
+    with atomic_path(path) as partial:
+        with imageio.get_writer(
             partial, fps=FRAMES_PER_SECOND, codec="libx264", quality=8, macro_block_size=2
-        ) as writer,
-    ):
-        for chunk in track(torch.arange(num_frames).split(FRAMES_AT_ONCE), "turntable"):
-            for frame in to_pixels(render_mesh(mesh, cameras[chunk]).rgb):
-                writer.append_data(frame)
+        ) as writer:
+            for chunk in track(torch.arange(num_frames).split(FRAMES_AT_ONCE), "turntable"):
+                for frame in to_pixels(render_mesh(mesh, cameras[chunk]).rgb):
+                    writer.append_data(frame)
+        _check_video(partial, num_frames)
+
+
+def _check_video(path: Path, num_frames: int) -> None:
+    """Raise where ffmpeg, which ends without a word when the disk is full, wrote less."""
+    try:
+        written, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
+    except RuntimeError:
+        written = 0
+    if written != num_frames:
+        raise RuntimeError(f"ffmpeg wrote {written} of {num_frames} frames of {path.name}")
 
 
 def write_contact_sheet(

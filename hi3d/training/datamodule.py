@@ -90,7 +90,13 @@ class OrbitDataModule(pl.LightningDataModule):
                 config.resolution, load_depth=self.load_depth, num_views=config.num_views
             )
             return OrbitStream(
-                path, reading, random_start, config.shuffle_buffer, config.strict, self.seed
+                path,
+                reading,
+                random_start,
+                config.shuffle_buffer,
+                config.strict,
+                self.seed,
+                config.allow_missing_shards,
             )
         return OrbitDataset(
             path,
@@ -103,6 +109,7 @@ class OrbitDataModule(pl.LightningDataModule):
             packed=True,
             seed=self.seed,
             held_out_fold=held_out_fold,
+            allow_missing_shards=config.allow_missing_shards,
         )
 
     def _held_out_fold(self) -> tuple[int, int] | None:

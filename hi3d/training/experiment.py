@@ -50,6 +50,9 @@ class DataConfig:
     strict: bool = False
     """An orbit that cannot be read is an error; otherwise it is counted and the next one is taken
     in its place."""
+    allow_missing_shards: bool = False
+    """Go on without shards that an index names and that are not there, or that a server does not
+    give; otherwise they end the training."""
 
     def __post_init__(self) -> None:
         for name in ("resolution", "batch_size", "num_folds"):

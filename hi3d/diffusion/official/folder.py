@@ -19,7 +19,7 @@ from hi3d.diffusion.official.checkpoint import (
 )
 from hi3d.diffusion.weights import svd_scheduler, write_model_index
 from hi3d.errors import InputError
-from hi3d.files import make_folder
+from hi3d.files import make_folder, refused_writes
 from hi3d.progress import track
 
 SHARD_SIZE = "1GB"
@@ -60,14 +60,15 @@ def convert_checkpoint(
     check_weights(checkpoint, parts)
     partial = make_folder(output.parent) / f".{output.name}.{os.getpid()}.part"
     try:
-        for part in track(parts, "converting"):
-            write_part(partial, checkpoint, part)
-        scheduler = svd_scheduler()
-        scheduler.save_pretrained(partial / "scheduler")
-        networks = {part.name: part.network for part in parts} | {"scheduler": scheduler}
-        pipeline, settings = PIPELINES[source]
-        write_model_index(partial, networks, pipeline, **settings)
-        os.replace(partial, output)
+        with refused_writes(output):
+            for part in track(parts, "converting"):
+                write_part(partial, checkpoint, part)
+            scheduler = svd_scheduler()
+            scheduler.save_pretrained(partial / "scheduler")
+            networks = {part.name: part.network for part in parts} | {"scheduler": scheduler}
+            pipeline, settings = PIPELINES[source]
+            write_model_index(partial, networks, pipeline, **settings)
+            os.replace(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
