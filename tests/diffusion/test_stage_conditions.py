@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -35,7 +37,8 @@ def trained_condition(task: str, pipeline, frames, orbit=None):
     )
     module.noise_aug_strength = lambda batch_size: torch.full((batch_size,), 0.02)
     module.coarse_orbit = lambda batch: orbit
-    torch.manual_seed(4)
+    module.experiment = SimpleNamespace(frames_per_pass=16)
+    module.generators = lambda stream, count: [torch.Generator().manual_seed(4)] * count
     alpha = torch.ones_like(frames[:, :, :1])
     elevation_deg = torch.tensor([10.0])
     return module.condition({"rgb": frames, "alpha": alpha, "elevation_deg": elevation_deg})
