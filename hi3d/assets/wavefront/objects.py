@@ -71,26 +71,26 @@ class _Mesh:
     def part(self, index: int, look: Look) -> ObjectPart:
         """The triangles of one material."""
         chosen = self.material_ids == index
-        rows = [self.corners[chosen]]
-        if look.texture is not None:
-            rows.append(self.uv_corners[chosen])
-        corners = np.stack(rows, -1).reshape(-1, len(rows))
-        used, faces = np.unique(corners, axis=0, return_inverse=True)
+        num_uvs = len(self.uvs) + 1  # corners without are -1
+        uv_corners = self.uv_corners[chosen] if look.texture is not None else -1
+        pairs = self.corners[chosen] * num_uvs + uv_corners + 1
+        used, faces = np.unique(pairs, return_inverse=True)
+        at, uv_at = used // num_uvs, used % num_uvs - 1
         part = ObjectPart(
-            self.vertices[used[:, 0]],
+            self.vertices[at],
             faces.reshape(-1, 3),
             np.append(look.rgb, look.alpha).astype(np.float32),
             alpha_mode=look.alpha_mode,
             sampler=look.sampler,
         )
         if look.texture is not None:
-            with_origin = np.concatenate([self.uvs, np.zeros((1, 2))])  # corners without are -1
-            uvs = np.nan_to_num(with_origin[used[:, 1]]) * look.uv_scale + look.uv_offset
+            with_origin = np.concatenate([self.uvs, np.zeros((1, 2))])
+            uvs = np.nan_to_num(with_origin[uv_at]) * look.uv_scale + look.uv_offset
             return replace(part, uvs=uvs.astype(np.float32), texture=look.texture)
         if self.colors is None or not (index < 0 or (self.colors != 1).any()):
             return part
         rgba = np.ones((len(used), 4), np.float32)
-        rgba[:, :3] = self.colors[used[:, 0]]
+        rgba[:, :3] = self.colors[at]
         factor = np.array([1, 1, 1, look.alpha], np.float32)
         return replace(part, vertex_rgba=rgba, base_color_factor=factor)
 
@@ -110,7 +110,7 @@ def _without_names(text: str) -> tuple[str, list[str], list[str]]:
 
 def _check_polygons(text: str) -> None:
     """Refuse polygons of vertices that are not there: the parser would read beyond its memory."""
-    polygons = re.findall(r"(?m)^[ \t]*f((?:[ \t]+[^\s#]+){4,})", text)
+    polygons = re.findall(r"(?m)^[ \t]*f((?:[ \t]++[^\s#]++){4,})", text)
     corners = re.sub(r"/\S*", "", " ".join(polygons)).split()
     num_vertices = len(re.findall(r"(?m)^[ \t]*v[ \t]", text))
     largest = np.array(corners, np.int64).max(initial=0)

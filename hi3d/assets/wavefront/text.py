@@ -64,7 +64,7 @@ def vertex_values(text: str) -> tuple[np.ndarray, np.ndarray | None] | None:
     weight (`x y z w`), which polygons do not use, the weight is left out. Colors are `x y z r g b`
     or `x y z w r g b`, of any scale; vertices without one among others are white.
     """
-    unusual = r"(?im)^[ \t]*v[ \t](?:[ \t]*\S+[ \t]+){3}[ \t]*\S|^[ \t]*v[ \t][^\n]*(?:nan|inf|#)"
+    unusual = r"(?m)^[ \t]*v[ \t]++(?:(?:[^ \t\n]++[ \t]++){3}[^ \t\n]|[^\n]*?[#nNiI])"
     if not re.search(unusual, text):
         return None
     rows = [row.split("#")[0] for row in re.findall(r"(?m)^[ \t]*v[ \t]+([^\n]*)", text)]
