@@ -35,7 +35,7 @@ from hi3d.splatting.fit import SplatConfig
 from hi3d.surface.grid import GridField
 from hi3d.surface.meshing import MeshingConfig, extract_mesh
 from hi3d.surface.neus.config import NeusConfig
-from hi3d.surface.topology import topology
+from hi3d.surface.topology import topology, volume
 from hi3d.texture.bake import TextureConfig, bake_texture
 from hi3d.views import Views
 
@@ -192,7 +192,8 @@ def baseline_faults(sdf: np.ndarray, target_faces: int) -> dict[str, int]:
         vertices, faces, _, _ = marching_cubes(sdf, 0.0)
     except (ValueError, RuntimeError):
         return {"no surface": 1}
-    faces = faces[:, ::-1]  # of a field that is negative inside
+    if volume(vertices, faces) < 0:
+        faces = faces[:, ::-1]
     if len(faces) > target_faces:
         vertices, faces = fast_simplification.simplify(
             vertices, faces.astype(np.int32), target_count=target_faces

@@ -11,6 +11,8 @@ from hi3d.mesh import SurfaceMesh
 from hi3d.surface.ray_casting import RayCaster
 
 MAX_PIECE_FACES = 3000
+MIN_SIZE = 0.1
+"""xatlas leaves out triangles of tiny meshes: smaller ones are enlarged for it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ def unwrap(mesh: SurfaceMesh, resolution: int, padding: int) -> tuple[Tensor, Te
 
     all_faces = mesh.faces.cpu().numpy()
     positions = mesh.vertices.detach().cpu().float().numpy()
+    size = np.ptp(positions, axis=0).max()
+    if 0 < size < MIN_SIZE:
+        positions = positions / size
     atlas, pieces, piece_vertices = xatlas.Atlas(), [], []
     for piece in split_by_position(positions[all_faces].mean(1), MAX_PIECE_FACES):
         used, local_faces = np.unique(all_faces[piece], return_inverse=True)

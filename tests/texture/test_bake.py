@@ -155,3 +155,12 @@ def test_bad_input_is_one_line(sphere):
         bake_texture(away, views, CONFIG)
     with pytest.raises(InputError, match="resolution is 0"):
         TextureConfig(resolution=0)
+
+
+def test_tiny_meshes_have_charts():
+    """A mesh of a single voxel: xatlas would leave its triangles out."""
+    speck = from_trimesh(trimesh.creation.icosphere(subdivisions=0, radius=0.003))
+    _, faces, uvs = unwrap(speck, 64, 4)
+    a, b, c = uvs[faces].unbind(1)
+    area = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]).abs() / 2
+    assert (area > 1e-3).all()
