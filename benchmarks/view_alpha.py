@@ -105,7 +105,7 @@ def kinds_of(
     yield "quarter of the contrast", replace(views, rgb=1 - 0.25 * (1 - views.rgb))
     yield "nearly white", replace(views, rgb=1 - 0.08 * (1 - views.rgb))
     yield "hazy", replace(views, rgb=hazy(views, generator))
-    white = replace(object, parts=[white_part(part) for part in object.parts])
+    white = replace(object, parts=tuple(white_part(part) for part in object.parts))
     lit = render_views(white, cameras, shading="key").views
     yield "all white, lit", lit
     yield "all white, lit, hazy", replace(lit, rgb=hazy(lit, generator))
@@ -139,7 +139,8 @@ def scores_of_view(view: Views, in_orbit: Tensor) -> Scores:
     masks = (alone > 0.5, in_orbit > 0.5, keyed > 0.5, (true > 0.5) & told)
     edge = (true > 0.02) & (true < 0.98)
     error = (alone - true)[edge].abs().mean().nan_to_num().item()
-    return Scores(*(iou(mask, true > 0.5) for mask in masks), error)
+    found, agreed, white, oracle = (iou(mask, true > 0.5) for mask in masks)
+    return Scores(found, agreed, white, oracle, error)
 
 
 def row(scores: list[Scores]) -> dict[str, float]:
