@@ -139,8 +139,8 @@ def scores_of_view(view: Views, in_orbit: Tensor) -> Scores:
     masks = (alone > 0.5, in_orbit > 0.5, keyed > 0.5, (true > 0.5) & told)
     edge = (true > 0.02) & (true < 0.98)
     error = (alone - true)[edge].abs().mean().nan_to_num().item()
-    alone_iou, orbit_iou, keyed_iou, oracle_iou = (iou(mask, true > 0.5) for mask in masks)
-    return Scores(alone_iou, orbit_iou, keyed_iou, oracle_iou, error)
+    found, agreed, white, oracle = (iou(mask, true > 0.5) for mask in masks)
+    return Scores(found, agreed, white, oracle, error)
 
 
 def row(scores: list[Scores]) -> dict[str, float]:

@@ -27,7 +27,7 @@ MIN_AREA = 1e-3  # of the image; below it a contour is noise
 MIN_HOLE = 6  # pixels
 MIN_ISLAND_SHARE = 0.03  # islands below this share of the largest are dropped
 BLURRED_EDGE = 2  # pixels on each side of a contour that does not stand on exact white
-MIN_AGREED = 0.5  # of a hazy view's object; if the others leave less, they are not believed
+MIN_AGREED = 0.85  # of hazy views' objects in the median; below it the views contradict
 SEARCH_SIZE = 256  # pixels; larger images are shrunk to it for the search of a threshold
 GREY_LEVEL = 1 / 255
 WHITE_PARTS_SHARE = 0.02
@@ -72,16 +72,19 @@ def views_alpha(
 
 
 def _agreed(alpha: Tensor, cameras: Cameras, empty: list[int], hazy: list[int]) -> Tensor:
-    """Empty views filled with the others' hull, hazy ones cut to it; others are evidence enough."""
+    """Empty views filled with the others' hull, hazy ones cut to it; others are evidence enough.
+
+    Where the views contradict each other their hull loses parts in most of them: none is cut.
+    """
     hull = hull_silhouettes(alpha, cameras.to(alpha.device), empty + hazy)
     agreed = alpha.clone()
-    for view, silhouette in hull.items():
-        if view in empty:
-            agreed[view] = silhouette
-            continue
-        cut = torch.where(silhouette > 0, alpha[view], 0)
-        if (cut > 0.5).sum() >= MIN_AGREED * (alpha[view] > 0.5).sum():
-            agreed[view] = cut
+    for view in set(empty) & set(hull):
+        agreed[view] = hull[view]
+    cut = {view: torch.where(hull[view] > 0, alpha[view], 0) for view in hazy if view in hull}
+    shares = [(cut[view] > 0.5).sum() / (alpha[view] > 0.5).sum() for view in cut]
+    if shares and torch.stack(shares).median() >= MIN_AGREED:
+        for view in cut:
+            agreed[view] = cut[view] if (cut[view] > 0.5).any() else alpha[view]
     return agreed
 
 
