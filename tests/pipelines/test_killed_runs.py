@@ -37,8 +37,7 @@ CODE = """
         return process
 
     def ended(process):
-        found, status = os.waitpid(process, os.WNOHANG)
-        return found and os.waitstatus_to_exitcode(status) == 0
+        return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     begin = time.monotonic()
     assert os.waitpid(started(whole), 0)[1] == 0
