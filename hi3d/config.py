@@ -162,10 +162,10 @@ def shortened(value: Any) -> str:
 def _yaml_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, DictConfig]]:
     """The file's layers, the base's first."""
     check_path("the config", path)
-    path = shipped(path).resolve()
+    path = regular_file(shipped(path)).resolve()
     if path in seen:
         raise InputError(f"{path}: its base files form a circle: remove one 'base:' line")
-    if not regular_file(path).is_file():
+    if not path.is_file():
         raise InputError(f"no config file at {path}: check the path given to --config or base:")
     try:
         _check_size(path)

@@ -72,7 +72,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def refused_writes(path: str | Path) -> Iterator[None]:
-    """Raise what the system refuses within the block as an `OSError` that names `path`.
+    """Raise what the system refuses within the block as an OSError that names `path`.
 
     Writers of images, weights and archives raise errors of their own without cause or place.
 

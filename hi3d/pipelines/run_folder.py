@@ -16,6 +16,8 @@ from hi3d.report import RunReport
 
 LEFT_BY_SYSTEMS = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\..*\.part(\..*)?")
 """Of Finder and Explorer, and of a run that was killed while it wrote."""
+PARTIAL = re.compile(r"\..*\.\d+\.part(\..*)?")
+"""As `hi3d.files.atomic_path` names them."""
 
 
 class RunFolder:
@@ -48,6 +50,7 @@ class RunFolder:
         report_path = self.path / "report.json"
         if holds_results(self.path, resume):
             self._take_steps(report_path)
+            remove_partial_files(self.path)
         make_folder(self.path)
         self.report.save(report_path)
 
@@ -112,6 +115,13 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
         for key, value in values.items()
         for name, leaf in _flat(value, f"{prefix}.{key}" if prefix else key).items()
     }
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what a run that was killed left of files that it was writing."""
+    for path in folder.rglob(".*.part*"):
+        if PARTIAL.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def holds_results(path: Path, resume: bool) -> bool:

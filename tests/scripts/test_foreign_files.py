@@ -99,7 +99,11 @@ def test_what_never_ends_is_one_line(kind, script, name, tmp_path, run_script):
 
 
 @pytest.mark.parametrize("name", ["cameras.json", "transforms.json"])
-@pytest.mark.parametrize("text", [DEEP, '{"frames": ' + DEEP, "NaN", '{"frames": 1e999}'])
+@pytest.mark.parametrize(
+    "text",
+    [DEEP, '{"frames": ' + DEEP, "NaN", '{"frames": 1e999}'],
+    ids=["deep", "deep frames", "nan", "infinite"],
+)
 def test_deep_or_infinite_json_is_one_line(name, text, tmp_path, run_script):
     views, _ = sphere_views(orbit_cameras(20, 16, 4))
     views.save(tmp_path / "views")
@@ -116,7 +120,11 @@ def test_json_of_others_is_finite_and_flat():
             parse_json(text)
 
 
-@pytest.mark.parametrize("text", [DEEP, "a: " + DEEP, "seed: " + "9" * 100_000, "x" * 2_000_000])
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 2000, "a: " + "[" * 2000, "seed: " + "9" * 100_000, "x" * 2_000_000],
+    ids=["deep", "deep value", "digits", "large"],
+)
 def test_deep_or_large_yaml_is_one_line(text, tmp_path):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(InputError, match=r"^[^\n]{1,400}$"):
