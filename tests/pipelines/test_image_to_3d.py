@@ -162,7 +162,8 @@ def test_a_wrong_setting_leaves_nothing_behind(photo, tiny_models, tmp_path, wor
     models = tmp_path / "models"
     shutil.copytree(tiny_models, models)
     index = json.loads((models / "stage1/model_index.json").read_text())
-    index["elevation_estimator"] = [None, None]
+    for part in ("elevation_estimator", "grid_predictor"):
+        index[part] = [None, None]
     (models / "stage1/model_index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match="elevation_deg" if "elev" in word else "nowhere"):
         generate([str(photo)], str(tmp_path / "out"), config(models, "elevation_deg=5", word))

@@ -146,7 +146,7 @@ def test_nothing_to_reconstruct_is_one_line(tmp_path):
     with pytest.raises(InputError, match="give at least 2"):
         reconstructed(views[0], tmp_path / "single")
     broken = replace(views.cameras, Ks=views.cameras.Ks * torch.nan)
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match="no finite number"):
         reconstructed(replace(views, cameras=broken), tmp_path / "nan")
 
 

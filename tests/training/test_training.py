@@ -217,7 +217,7 @@ def test_stage2_is_trained_on_predictors_that_have_not_seen_the_orbit(
 def test_cross_fitted_predictors_need_one_in_stage1(orbits, tiny_models, tmp_path):
     more = f"stage1={tiny_models / 'stage2'}"
     experiment = debug_experiment("nano/stage2.yaml", orbits, tiny_models, tmp_path, more)
-    with pytest.raises(InputError, match="stage1_cross_fitted needs an orbit predictor"):
+    with pytest.raises(InputError, match="stage1_cross_fitted needs a grid predictor"):
         build_module(experiment)
 
 
