@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 SCHEMAS = {
     "generate.yaml": GenerateConfig,
+    "generate_official.yaml": GenerateConfig,
+    "generate_paper.yaml": GenerateConfig,
     "reconstruct_1024.yaml": ReconstructConfig,
     "render_orbits": OrbitRenderConfig,
     "degradation": DegradationConfig,

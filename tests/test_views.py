@@ -143,7 +143,7 @@ def zero_focal(content):
         (transposed, "last row of viewmat is not 0 0 0 1"),
         (scaled, "not orthonormal"),
         (mirrored, "mirrors"),
-        (of_viewmat(0, 3, float("nan")), "not finite"),
+        (of_viewmat(0, 3, float("nan")), "no finite number"),
         (of_viewmat(0, 3, 1e6), "exceeds 100000"),
         (of_viewmat(0, 0, 1e6), "not orthonormal"),
         (of_other_resolution, r"principal point \(256, 256\) lies outside the 12x12 image"),

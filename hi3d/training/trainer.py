@@ -1,6 +1,7 @@
 """From a training config to a model folder."""
 
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -250,4 +251,10 @@ def _plugins(config: TrainerConfig) -> list[Any]:
 
 
 def _devices(devices: str) -> str | int:
-    return int(devices) if devices.isdigit() else devices
+    if not devices.isdigit():
+        return devices
+    gpus = torch.cuda.device_count()
+    most, kind = (gpus, "GPUs") if gpus else (max(2, os.cpu_count() or 1), "processes on its CPU")
+    if int(devices) > most:
+        raise InputError(f"trainer.devices={devices}: this machine has {most} {kind} at most")
+    return int(devices)

@@ -88,7 +88,7 @@ def test_stage2(task, tiny_models, frames, monkeypatch):
         pipeline = paper_pipeline(pipeline, RefinerPipeline)
     trained = trained_condition(task, pipeline, frames, orbit=frames)
     views = Views(frames[0], torch.ones(16, 1, 16, 16), orbit_cameras(10.0, 16))
-    image = SimpleNamespace(rgb=frames[0, 0])
+    image = ReferenceImage(frames[0, 0], torch.ones(1, 16, 16))
     sampled = sampled_condition(monkeypatch, refiner_module, pipeline, views, image)
     assert (trained.base is None) == (task == "stage2")
     assert_equal(trained, sampled)

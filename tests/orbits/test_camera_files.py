@@ -97,7 +97,7 @@ def test_transforms_with_masks_and_reduced_images(views, tmp_path):
         ({"frames": []}, "lists no images"),
         ({"frames": 3}, "not a readable camera file"),
         ({"cx": 400}, "outside"),
-        ({"fl_x": float("nan")}, "not finite"),
+        ({"fl_x": float("nan")}, "no finite number"),
     ],
 )
 def test_transforms_that_cannot_be_used_are_one_line(views, tmp_path, change, message):

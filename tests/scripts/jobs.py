@@ -23,6 +23,18 @@ STEPS = [
 """Of a reconstruction."""
 
 
+def cache_latents(inputs: Path, output: Path, models: Path) -> list[object]:
+    for name in ("a", "b"):
+        views, _ = sphere_views(orbit_cameras(10.0, 16, 4))
+        views.save(inputs / "orbits" / name)
+    return [
+        *("--config", ROOT / "configs/stage1.yaml", "--output", output / "latents"),
+        *(f"init_from={models / 'svd'}", f"data.train={inputs / 'orbits'}", "data.val=null"),
+        *("data.streaming=false", "data.resolution=16", "data.num_views=4"),
+        *("data.num_workers=0", f"trainer.output={output / 'run'}"),
+    ]
+
+
 def convert_checkpoint(inputs: Path, output: Path, models: Path) -> list[object]:
     file = write(inputs, checkpoint("svd", networks("svd")), "safetensors")
     return [
@@ -97,6 +109,7 @@ def train(inputs: Path, output: Path, models: Path) -> list[object]:
 
 
 JOBS: dict[str, Callable[[Path, Path, Path], list[object]]] = {
+    "cache_latents.py": cache_latents,
     "convert_checkpoint.py": convert_checkpoint,
     "evaluate.py": evaluate,
     "generate.py": generate,

@@ -265,6 +265,7 @@ def test_unknown_task_and_key(tmp_path):
         ("data.num_workers=-1", "data.num_workers=-1"),
         ("trainer.accumulate=0", "trainer.accumulate=0"),
         ("trainer.devices=none", "trainer.devices=none"),
+        ("trainer.devices=999", "trainer.devices=999: this machine has"),
         ("trainer.precision=fp17", "trainer.precision=fp17"),
         ("trainer.strategy=fast", "trainer.strategy=fast"),
         ("optim.lr=quick", "optim.lr: Value 'quick'"),
