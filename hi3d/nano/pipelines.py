@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hi3d.cameras import Cameras
 from hi3d.nano.base_orbit import base_orbit
+from hi3d.nano.crisp_edges import crisp_but_first
 from hi3d.nano.grid.predictor import GridPredictor
 from hi3d.nano.reference_detail import add_reference_detail
 from hi3d.pipelines.orbit import BaseOrbit, OrbitPipeline
@@ -67,6 +68,11 @@ class NanoOrbitPipeline(OrbitPipeline):
 
 class NanoRefinerPipeline(RefinerPipeline):
     """Stage 2 that adds to the coarse orbit with the photo's detail where both agree."""
+
+    def __call__(self, views: Views, *arguments: Any, **options: Any) -> Views:
+        """As `RefinerPipeline`, with the rim of haze around the generated views made an edge."""
+        refined = super().__call__(views, *arguments, **options)
+        return Views(*crisp_but_first(refined.rgb, refined.alpha), refined.cameras)
 
     def coarse_orbit(self, orbit: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """The orbit with the reference's detail, twice."""
