@@ -24,6 +24,7 @@ _OVERRIDE = re.compile(r"^[A-Za-z_][\w.]*=")
 _SCRIPT = re.compile(r"(?:python )?scripts/(\w+)\.py")
 KEPT = "what was finished is kept; see --help for how to go on"
 CLEANING_SECONDS = 3
+SHOWN_PATH = 1000  # characters: a place is told whole
 """For which a second signal does not disturb the first one's cleaning."""
 
 
@@ -112,7 +113,7 @@ def _refusal_line(error: OSError) -> str:
     assert error.errno is not None
     if error.errno == errno.EPIPE:
         _drop_output()
-    place = f": {shortened(error.filename)}" if error.filename else ""
+    place = f": {shortened(error.filename, SHOWN_PATH)}" if error.filename else ""
     fix = f": {REFUSALS[error.errno]}" if error.errno in REFUSALS else ""
     return f"{os.strerror(error.errno)}{place}{fix}"
 

@@ -150,13 +150,13 @@ def check_path(key: str, path: str | Path) -> None:
         raise InputError(f"{key} is '{shortened(text)}', which is no path: check it")
 
 
-def shortened(value: Any) -> str:
-    """A value for a message, on one line and not longer than `SHOWN`."""
+def shortened(value: Any, longest: int = SHOWN) -> str:
+    """A value for a message, on one line and not longer than so many characters."""
     try:
         text = " ".join(str(value).split())
     except ValueError:  # an integer of thousands of digits
         return "a number of thousands of digits"
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def _yaml_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, DictConfig]]:
