@@ -60,7 +60,7 @@ def main() -> None:
         elevation_errors += elevation_error_deg(dataset[index], stage1)
         set_quiet(arguments.quiet)
     means = {
-        name: {key: sum(s[key] for s in of_objects) / len(of_objects) for key in of_objects[0]}
+        name: {key: mean_of([s[key] for s in of_objects]) for key in of_objects[0]}
         for name, of_objects in rows.items()
     }
     show(means)
@@ -93,6 +93,11 @@ def predictions(
         yield f"stage 2, {high}", stage2(orbit, reference, config.refiner, generator).rgb, truth
 
 
+def mean_of(values: list[float]) -> float:
+    """The mean of those that are numbers: two white views have no range, and so no SSIM."""
+    return float(torch.tensor(values).nanmean())
+
+
 def elevation_error_deg(item: dict[str, Any], stage1: OrbitPipeline) -> list[float]:
     """Of stage 1's estimate, empty where it makes none."""
     size = (stage1.config.resolution,) * 2
@@ -109,7 +114,7 @@ def scores(predicted: Tensor, target: Tensor) -> dict[str, float]:
     return {
         "own_azimuth": own,
         "psnr": float(psnr(predicted, target).clamp_max(MAX_PSNR).mean()),
-        "ssim": float(ssim(predicted, target).mean()),
+        "ssim": float(ssim(predicted, target).nanmean()),
         "mse": float((predicted - target).square().mean()),
     }
 
