@@ -31,13 +31,6 @@ class MaterialGroup:
     single_sided: bool
     """Whether back sides are left out."""
 
-    def faces_turned_to(self, eye: np.ndarray) -> np.ndarray:
-        """The faces that can be seen from a point: of single-sided ones those turned to it."""
-        if not self.single_sided:
-            return self.faces
-        a, b, c = self.vertices[self.faces].astype(np.float64).transpose(1, 0, 2)
-        return self.faces[(np.cross(b - a, c - a) * (eye - a)).sum(axis=1) > 0]
-
 
 def material_groups(parts: Iterable[ObjectPart]) -> list[MaterialGroup]:
     """Group parts by texture, alpha mode and sides, BLEND last."""

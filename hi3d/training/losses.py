@@ -41,19 +41,6 @@ def relative_weights(residual: Tensor, floor: float) -> Tensor:
     return 1 / (squared / squared.mean().clamp_min(1e-12) + floor)
 
 
-def loss_decibel(squared_error: Tensor, floor: float) -> Tensor:
-    """Mean of 10 log10(e + floor), the negative PSNR of images in [0, 1], less sharp at 0.
-
-    Args:
-        squared_error: [...] mean squared error of each image.
-        floor: errors far below it count alike.
-
-    Returns:
-        Scalar, in dB.
-    """
-    return 10 * (squared_error + floor).log10().mean()
-
-
 def loss_contrastive(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """Symmetric InfoNCE (arXiv 2103.00020, Figure 3): row i of both is one object.
 

@@ -10,25 +10,7 @@ from PIL import Image
 from hi3d.config import load_config
 from hi3d.pipelines.image_to_3d import GenerateConfig, generate
 from hi3d.views import ReferenceImage
-
-SMALL = [
-    "foreground.resolution=32",
-    "orbit.num_inference_steps=2",
-    "refiner.num_inference_steps=1",
-    "mesh.interpolated_views=4",
-    "mesh.splats.steps=5",
-    "mesh.splats.num_initial=200",
-    "mesh.neus.steps=6",
-    "mesh.neus.rays_per_step=128",
-    "mesh.neus.resolutions=[16]",
-    "mesh.neus.resolution_starts=[0.0]",
-    "mesh.neus.regularized_vertices=64",
-    "mesh.meshing.target_faces=500",
-    "mesh.texture.resolution=128",
-    "turntable.num_frames=4",
-    "turntable.resolution=64",
-    "elevation_deg=10",
-]
+from tests.pipelines.tiny_settings import TINY
 
 
 @pytest.mark.parametrize("name", ["paper", "official"])
@@ -48,7 +30,9 @@ def test_the_command_runs_with_tiny_folders(name, tiny_models, tmp_path):
     pixels[16:48, 16:48] = (200, 40, 40, 255)
     Image.fromarray(pixels).save(tmp_path / "block.png")
     folders = [f"stage1={tiny_models / 'stage1'}", f"stage2={tiny_models / 'stage2'}"]
-    config = load_config(GenerateConfig, f"configs/generate_{name}.yaml", [*SMALL, *folders])
+    config = load_config(
+        GenerateConfig, f"configs/generate_{name}.yaml", [*TINY, *folders, "elevation_deg=10"]
+    )
     (folder,) = generate([str(tmp_path / "block.png")], tmp_path / "out", config)
     report = json.loads((folder / "report.json").read_text())
     assert report["config"]["orbit"]["guidance"]["max_scale"] == 2.5

@@ -18,25 +18,9 @@ from hi3d.pipelines.image_to_3d import GenerateConfig, generate, parse_elevation
 from hi3d.pipelines.run_folder import holds_results
 from hi3d.settings import settings_of
 from hi3d.views import ReferenceImage, Views
+from tests.pipelines.tiny_settings import TINY
 
 MAX_KEYS = 60
-TINY = [
-    "foreground.resolution=32",
-    "orbit.num_inference_steps=2",
-    "refiner.num_inference_steps=1",
-    "mesh.interpolated_views=4",
-    "mesh.splats.steps=5",
-    "mesh.splats.num_initial=200",
-    "mesh.neus.steps=6",
-    "mesh.neus.rays_per_step=128",
-    "mesh.neus.resolutions=[16]",
-    "mesh.neus.resolution_starts=[0.0]",
-    "mesh.neus.regularized_vertices=64",
-    "mesh.meshing.target_faces=500",
-    "mesh.texture.resolution=128",
-    "turntable.num_frames=4",
-    "turntable.resolution=64",
-]
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import os
 import pickle
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +9,8 @@ import torch
 from hi3d.errors import InputError
 from hi3d.training.callbacks import replaced_folder
 from hi3d.training.checkpoints import KeepCheckpoints, fault, find_checkpoint, find_checkpoints
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_random_state import load
-from test_training import build_module, debug_experiment, train
+from tests.training.test_random_state import load
+from tests.training.test_training import build_module, debug_experiment, train
 
 
 def test_checkpoint_says_where_it_comes_from(orbits, tiny_models, tmp_path):

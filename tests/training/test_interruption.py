@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,15 @@ import torch
 from hi3d.training.callbacks import StepProgress
 from hi3d.training.interruption import SLURM_JOB, NonFiniteError, StopOnSignal
 from hi3d.training.module import TrainingModule
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_random_state import FEW_VIEWS, assert_same, load
-from test_training import CONFIGS, build_module, debug_experiment, debug_overrides, train
-from training_process import finish, recorded, start, start_ranks
+from tests.training.test_random_state import FEW_VIEWS, assert_same, load
+from tests.training.test_training import (
+    CONFIGS,
+    build_module,
+    debug_experiment,
+    debug_overrides,
+    train,
+)
+from tests.training.training_process import finish, recorded, start, start_ranks
 
 ANY = [
     *FEW_VIEWS,

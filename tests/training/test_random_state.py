@@ -1,7 +1,6 @@
 """What is drawn, and what it is a function of: resumed, killed and distributed trainings."""
 
 import random
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,14 @@ import pytest
 import torch
 
 from hi3d.training.random_state import BatchPosition, draw_generator
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_training import CONFIGS, build_module, debug_experiment, debug_overrides, train
-from training_process import TIMEOUT_S, finish, recorded, start, start_ranks
+from tests.training.test_training import (
+    CONFIGS,
+    build_module,
+    debug_experiment,
+    debug_overrides,
+    train,
+)
+from tests.training.training_process import TIMEOUT_S, finish, recorded, start, start_ranks
 
 COMMON = ["data.batch_size=1", "optim.ema_decay=0.99", "optim.schedule=constant"]
 FEW_VIEWS = ["data.num_views=4"]  # is enough for the paper's stages, and faster

@@ -15,7 +15,6 @@ from hi3d.nano.train_networks import disparity_target
 from hi3d.training import tasks, trainer
 from hi3d.training.losses import (
     loss_contrastive,
-    loss_decibel,
     loss_gradient,
     loss_l1,
     relative_weights,
@@ -187,12 +186,6 @@ def test_losses_in_closed_form():
     # Orthogonal pairs at temperature 1: -log(e / (e + 1)).
     expected = torch.log1p(torch.exp(torch.tensor(-1.0))).item()
     assert loss_contrastive(torch.eye(2), torch.eye(2), 1.0).item() == pytest.approx(expected)
-
-
-def test_loss_decibel():
-    errors = torch.tensor([0.0, 0.009, 0.099])
-    # 10 log10 of 0.001, 0.01 and 0.1: the mean is -20 dB.
-    assert loss_decibel(errors, 0.001).item() == pytest.approx(-20.0, abs=1e-4)
 
 
 def test_stage2_is_trained_on_predictors_that_have_not_seen_the_orbit(

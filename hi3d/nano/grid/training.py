@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hi3d.diffusion.weights import load_network, write_model_index
+from hi3d.errors import InputError
 from hi3d.nano.augmentation import augment_orbits
 from hi3d.nano.grid.augmentation import random_gamma, reframed, with_gamma
 from hi3d.nano.grid.measures import orbit_measures
@@ -83,7 +84,7 @@ class GridPredictorModule(TrainingModule):
         experiment: `grid_predictor` says the size and the losses.
 
         Raises:
-            InputError: `init_from` is no folder with a grid predictor.
+            InputError: `init_from` is no folder with a grid predictor, or one of another size.
         """
         config = experiment.grid_predictor
         network = GridPredictor(
@@ -94,7 +95,14 @@ class GridPredictorModule(TrainingModule):
             config.num_blocks,
         )
         if config.init_from is not None:
-            network.load_state_dict(load_network(config.init_from, "grid_predictor").state_dict())
+            state = load_network(config.init_from, "grid_predictor").state_dict()
+            try:
+                network.load_state_dict(state)
+            except RuntimeError as error:
+                raise InputError(
+                    f"the grid predictor of {config.init_from} has another size than "
+                    "grid_predictor.* says: give the settings that it was trained with"
+                ) from error
         super().__init__(experiment, network.to(memory_format=torch.channels_last))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -112,7 +120,15 @@ class GridPredictorModule(TrainingModule):
         return torch.stack(list(losses.values())).sum()
 
     def orbits(self, batch: Batch, generator: torch.Generator) -> DepthOrbit:
-        """Orbits of other objects, each several times from another first view."""
+        """Orbits of other objects, each several times from another first view.
+
+        Args:
+            batch: B orbits with depth.
+            generator: on the CPU, draws first views and colors.
+
+        Returns:
+            B * `photos_per_orbit` orbits, whose first views are the photos.
+        """
         config = self.experiment.grid_predictor
         batch = augment_orbits(
             batch,

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hi3d.data.dataset import OrbitDataset
+from hi3d.errors import InputError
 from hi3d.nano.grid.training import (
     GridPredictorConfig,
     GridPredictorExperiment,
@@ -67,3 +68,11 @@ def test_the_same_generator_gives_the_same_losses(module, batch):
             return [loss.item() for loss in module.eval().losses(orbit, generator, True).values()]
 
     assert run() == run()
+
+
+def test_a_start_of_another_size_is_one_line(orbits, tiny_models):
+    config = GridPredictorConfig(**SIZE, init_from=str(tiny_models / "stage1"))
+    with pytest.raises(InputError, match="another size"):
+        GridPredictorModule(
+            GridPredictorExperiment(data=DataConfig(train=str(orbits)), grid_predictor=config)
+        )

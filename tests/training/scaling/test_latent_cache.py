@@ -1,8 +1,5 @@
 """Cached latents are those of the VAE, and a training on them is one without."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -11,10 +8,8 @@ from hi3d.diffusion.conditioning import encode_frames
 from hi3d.errors import InputError
 from hi3d.training.scaling.cached_training import cache_latents
 from hi3d.training.scaling.latent_cache import LatentCache, cache_key
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from test_random_state import FEW_VIEWS
-from test_training import build_module, debug_experiment
+from tests.training.test_random_state import FEW_VIEWS
+from tests.training.test_training import build_module, debug_experiment
 
 
 def test_cached_latents_replace_the_encoder(orbits, tiny_models, tmp_path):

@@ -1,18 +1,19 @@
 """Trainings that are cut over processes train, save and export what one process does."""
 
-import sys
-from pathlib import Path
-
 import pytest
 from safetensors.torch import load_file
 
 from hi3d.errors import InputError
 from hi3d.training.scaling.strategies import build_strategy
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from test_random_state import FEW_VIEWS, load, mean_distance
-from test_training import CONFIGS, debug_experiment, debug_overrides, load_experiment, train
-from training_process import finish, recorded, start_ranks
+from tests.training.test_random_state import FEW_VIEWS, load, mean_distance
+from tests.training.test_training import (
+    CONFIGS,
+    debug_experiment,
+    debug_overrides,
+    load_experiment,
+    train,
+)
+from tests.training.training_process import finish, recorded, start_ranks
 
 COMMON = [*FEW_VIEWS, "data.val=null", "optim.ema_decay=0.9", "optim.lr=1e-3"]
 

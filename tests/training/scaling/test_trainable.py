@@ -1,7 +1,6 @@
 """Trainings of some weights: the others stay bit for bit; adapters are merged when exported."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,8 @@ from hi3d.training.scaling.trainable import (
     merged,
     save_adapter,
 )
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from test_random_state import FEW_VIEWS, load
-from test_training import build_module, debug_experiment, load_experiment, train
+from tests.training.test_random_state import FEW_VIEWS, load
+from tests.training.test_training import build_module, debug_experiment, load_experiment, train
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 

@@ -1,8 +1,5 @@
 """What a training logs, samples, writes down at its start and forecasts."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from PIL import Image
@@ -13,10 +10,14 @@ from hi3d.errors import InputError
 from hi3d.training.watching.dry_run import Forecast, planned_memory_gb, projected_days
 from hi3d.training.watching.metrics import build_logger, losses_by_sigma
 from hi3d.training.watching.samples import picture, view_scores
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from test_random_state import FEW_VIEWS
-from test_training import CONFIGS, build_module, debug_experiment, load_experiment, train
+from tests.training.test_random_state import FEW_VIEWS
+from tests.training.test_training import (
+    CONFIGS,
+    build_module,
+    debug_experiment,
+    load_experiment,
+    train,
+)
 
 
 def test_scalars_samples_and_config_of_a_training(orbits, tiny_models, tmp_path):
