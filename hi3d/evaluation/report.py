@@ -237,4 +237,4 @@ def hashes(scores: ScoreTable, folder: Path) -> list[tuple[str, str]]:
 
 
 def _pairs(pairs: Sequence[tuple[str, str]]) -> Markup:
-    return table(["", ""], [[key, Markup(element("code", text))] for key, text in pairs])
+    return table(["", ""], [[key, element("code", text)] for key, text in pairs])
