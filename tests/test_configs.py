@@ -7,6 +7,7 @@ import torch
 
 from hi3d.config import load_config
 from hi3d.degradation.draws import DegradationConfig
+from hi3d.evaluation.ablation import AblationConfig
 from hi3d.nano.tasks import ALL_TASKS
 from hi3d.orbits.config import OrbitRenderConfig
 from hi3d.photo.framing import ForegroundConfig, extract_foreground
@@ -27,6 +28,7 @@ SCHEMAS = {
     "reconstruct_1024.yaml": ReconstructConfig,
     "render_orbits": OrbitRenderConfig,
     "degradation": DegradationConfig,
+    "ablation": AblationConfig,
 }
 """By the name of the file or of its folder; the others are experiments."""
 BASES = {"data.yaml"}

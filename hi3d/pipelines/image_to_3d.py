@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from hi3d.config import (
+    check_choice,
     check_elevation,
     check_number,
     check_path,
@@ -31,6 +32,7 @@ from hi3d.pipelines.refiner import RefinerPipeline
 from hi3d.pipelines.run_folder import RunFolder, check_output, holds_results
 from hi3d.pipelines.sampler import SamplerConfig, seeded_generator
 from hi3d.pipelines.steps import Context, Step, run_steps
+from hi3d.pipelines.upscaling import UPSCALERS, upscaled
 from hi3d.pipelines.views_to_mesh import TEXTURE, MeshReconstructionConfig, reconstruct_mesh
 from hi3d.progress import console
 from hi3d.views import ReferenceImage, Views
@@ -71,6 +73,9 @@ class GenerateConfig:
     """Model folder of stage 1."""
     stage2: str = "data/models/nano/stage2"
     """Model folder of stage 2."""
+    refine_with: str = "stage2"
+    """`stage2`, or to see what it is worth `none`, `bicubic` or `real-esrgan` (extra
+    `realesrgan`)."""
     foreground: ForegroundConfig = field(default_factory=ForegroundConfig)
     orbit: SamplerConfig = field(default_factory=SamplerConfig)
     refiner: SamplerConfig = field(default_factory=SamplerConfig)
@@ -82,6 +87,7 @@ class GenerateConfig:
         parse_elevation(self.elevation_deg)
         check_path("stage1", self.stage1)
         check_path("stage2", self.stage2)
+        check_choice("refine_with", self.refine_with, ("stage2", *UPSCALERS))
 
 
 @dataclass(frozen=True)
@@ -173,6 +179,8 @@ ORBIT = Step("stage1", "orbit/cameras.json", make_orbit, save_views, load_views,
 def make_refined(context: Context[Photo]) -> Views:
     """The orbit at twice its resolution."""
     config = context.settings.config
+    if config.refine_with != "stage2":
+        return upscaled(context[ORBIT], config.refine_with)
     pipeline = load_pipeline(RefinerPipeline, config.stage2)
     context.facts.update(device=str(pipeline.device))
     generator = seeded_generator(config.seed + 1)
@@ -182,6 +190,8 @@ def make_refined(context: Context[Photo]) -> Views:
 def refined_settings(photo: Photo) -> dict[str, Any]:
     """What the refined orbit depends on beside the orbit."""
     config = photo.config
+    if config.refine_with != "stage2":
+        return {"refine_with": config.refine_with}
     refiner = config_to_dict(config.refiner)
     return {"seed": config.seed, "stage2": config.stage2, "refiner": refiner}
 

@@ -31,7 +31,7 @@ def box(tmp_path) -> Path:
 def config(box: Path, **more) -> AblationConfig:
     given = {
         **{"title": "M", "key": "interpolated_views", "values": [0, 4], "chain": "reconstruct"},
-        **{"config": None, "overrides": TINY, "objects": [str(box)], "resolution": 32},
+        **{"config": None, "overrides": TINY, "objects": [str(box)], "resolution": 64},
     }
     return AblationConfig(**{**given, **more})
 

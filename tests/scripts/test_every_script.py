@@ -8,6 +8,7 @@ from hi3d import __version__
 
 SCRIPTS = sorted(path.name for path in (Path(__file__).parents[2] / "scripts").glob("*.py"))
 WORDS = {
+    "ablate.py": ["--config", "{tmp}/absent.yaml", "--output", "{tmp}/out"],
     "cache_latents.py": ["--config", "{tmp}/absent.yaml", "--output", "{tmp}/out"],
     "convert_checkpoint.py": [
         *("--source", "svd", "--input", "{tmp}/absent", "--output", "{tmp}/out"),
