@@ -66,7 +66,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
 def facts(values: object, prefix: str = "") -> list[tuple[str, str]]:
     """Nested mappings as pairs of dotted key and text."""
     if not isinstance(values, dict) or not values:
-        return [(prefix, str(values))]
+        return [(prefix, str(values))] if prefix else []
     return [
         pair
         for key, value in values.items()

@@ -21,6 +21,8 @@ from hi3d.config import (
 from hi3d.errors import InputError
 from hi3d.files import regular_file, shipped
 from hi3d.mesh import SurfaceMesh
+from hi3d.pages.result_page import write_result_page
+from hi3d.pages.viewer import viewer_script
 from hi3d.photo.framing import ForegroundConfig, extract_foreground
 from hi3d.pipelines.loading import check_model, load_pipeline
 from hi3d.pipelines.orbit import OrbitPipeline
@@ -29,7 +31,7 @@ from hi3d.pipelines.refiner import RefinerPipeline
 from hi3d.pipelines.run_folder import RunFolder, check_output, holds_results
 from hi3d.pipelines.sampler import SamplerConfig, seeded_generator
 from hi3d.pipelines.steps import Context, Step, run_steps
-from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, reconstruct_mesh
+from hi3d.pipelines.views_to_mesh import TEXTURE, MeshReconstructionConfig, reconstruct_mesh
 from hi3d.progress import console
 from hi3d.views import ReferenceImage, Views
 
@@ -115,6 +117,8 @@ class Pictures:
 
     result: Photo3D
     turntable: TurntableConfig
+    report: dict[str, Any]
+    """Of the run so far."""
 
 
 # 1. Matting and framing: the reference image.
@@ -206,6 +210,16 @@ def save_contact_sheet(context: Context[Pictures], value: None, path: Path) -> N
     write_contact_sheet(path, result.reference, rows)
 
 
+def save_page(context: Context[Pictures], value: None, path: Path) -> None:
+    """Write the page of what lies in the folder."""
+    write_result_page(path, context.settings.report)
+
+
+def page_settings(_: Pictures) -> dict[str, Any]:
+    """Whether meshes can be turned, so that a resumed run adds the viewer once it is at hand."""
+    return {"viewer": viewer_script() is not None}
+
+
 def nothing(_: object) -> None:
     """The value of a step that only draws."""
 
@@ -219,6 +233,7 @@ TURNTABLE = Step(
     lambda pictures: {"turntable": config_to_dict(pictures.turntable)},
 )
 CONTACT_SHEET = Step("contact_sheet", "contact_sheet.png", nothing, save_contact_sheet, nothing)
+PAGE = Step("page", "index.html", nothing, save_page, nothing, page_settings)
 
 
 def image_to_3d(
@@ -261,7 +276,8 @@ def image_to_3d(
     mesh = reconstruct_mesh(made[REFINED], run, config.mesh, config.seed)
     result = Photo3D(made[REFERENCE], made[ORBIT], made[REFINED], mesh)
     if run is not None:
-        run_steps([TURNTABLE, CONTACT_SHEET], Pictures(result, config.turntable), run)
+        pictures = Pictures(result, config.turntable, run.report.content)
+        run_steps([TURNTABLE, CONTACT_SHEET, PAGE], pictures, run)
     return result
 
 
@@ -294,8 +310,9 @@ def generate(photos: Sequence[str], output: str, config: GenerateConfig) -> list
             errors.append(str(error))
             continue
         folders.append(folder)
-        for result in ("mesh.glb", TURNTABLE.result, CONTACT_SHEET.result):
-            console.print(f"{Path(result).stem.replace('_', ' ')}: {folder / result}")
+        for step in (TEXTURE, TURNTABLE, CONTACT_SHEET, PAGE):
+            name = "mesh" if step is TEXTURE else step.name.replace("_", " ")
+            console.print(f"{name}: {folder / step.result}")
     if errors:
         raise InputError("; ".join(errors))
     return folders

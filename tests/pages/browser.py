@@ -42,6 +42,8 @@ class Seen:
     """[H, W, 3] of the whole page."""
     boxes: list[list[float]]
     """x, y, width and height of each viewer."""
+    overflow: int
+    """Pixels by which the page is wider than the window."""
 
 
 def open_page(path: Path, meshes: int, folder: Path, width: int = 900, dark: bool = False) -> Seen:
@@ -98,6 +100,7 @@ class _Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         self.size(width, 1200)
+        self.send("Emulation.setScrollbarsHidden", hidden=True)
         self.send("Page.navigate", url=path.as_uri())
         self.until("document.readyState === 'complete'")
         self.size(width, self.value("document.documentElement.scrollHeight"))
@@ -111,7 +114,8 @@ class _Browser:
             ".map(b => [b.x, b.y, b.width, b.height])"
         )
         text = self.value("document.body.innerText")
-        return Seen(self.complaints(), self.requests(), text, pixels, boxes)
+        overflow = self.value("document.documentElement.scrollWidth - innerWidth")
+        return Seen(self.complaints(), self.requests(), text, pixels, boxes, overflow)
 
     def size(self, width: int, height: int) -> None:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}

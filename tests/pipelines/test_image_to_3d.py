@@ -50,7 +50,7 @@ def png_bytes(folder: Path) -> dict[str, bytes]:
 def test_chain_writes_what_the_interface_says(photo, tiny_models, tmp_path):
     folder = generate([str(photo)], str(tmp_path / "out"), config(tiny_models))[0]
     assert folder == tmp_path / "out" / "disc"
-    for name in ("reference.png", "splats.ply", "mesh.glb", "turntable.mp4", "contact_sheet.png"):
+    for name in ("reference.png", "splats.ply", "mesh.glb", "turntable.mp4", "index.html"):
         assert (folder / name).stat().st_size > 0, name
     assert len(Views.load(folder / "orbit")) == len(Views.load(folder / "refined")) == 16
     mesh = load_mesh(folder / "mesh.glb")
@@ -60,6 +60,7 @@ def test_chain_writes_what_the_interface_says(photo, tiny_models, tmp_path):
     steps = report["steps"]
     assert list(steps) == [
         "foreground", "stage1", "stage2", "splats", "neus", "texture", "turntable", "contact_sheet",
+        "page",
     ]  # fmt: skip
     assert all(step["seconds"] >= 0 and step["peak_memory_gb"] > 0 for step in steps.values())
     assert report["seed"] == 0
@@ -116,7 +117,7 @@ def test_what_changed_is_made_again_with_all_after_it(photo, tiny_models, tmp_pa
         return [name for name in after if after[name] != before[name]]
 
     assert again() == []
-    assert again("turntable.num_frames=6") == ["turntable", "contact_sheet"]
+    assert again("turntable.num_frames=6") == ["turntable", "contact_sheet", "page"]
     assert "turntable.num_frames was 4, is 6" in "".join(capsys.readouterr().err.splitlines())
     words = ["turntable.num_frames=6", "mesh.neus.steps=5"]
     assert again(*words) == list(whole)[4:]
