@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 BASE = {"errors", "files", "progress", "report", "config", "settings", "command_line", "native"}
 VALUES = {"cameras", "color", "views", "splats", "mesh"}
-ORBITS = {"assets", "rendering", "orbits"}
+ORBITS = {"workers", "assets", "rendering", "orbits"}
 RECONSTRUCTION = {"splatting", "surface", "texture"}
 GENERATION = {"photo", "degradation", "diffusion"}
 ABOVE_DATA = {"pipelines", "training", "evaluation"}
@@ -33,9 +33,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assets": BASE | VALUES,
     "splatting": BASE | VALUES,
     "surface": BASE | VALUES | {"splatting"},
-    "rendering": BASE | VALUES | {"assets"},
+    "workers": BASE,
+    "rendering": BASE | VALUES | {"workers", "assets"},
     "texture": BASE | VALUES | {"splatting", "surface"},
-    "orbits": BASE | VALUES | {"assets", "rendering"},
+    "orbits": BASE | VALUES | {"workers", "assets", "rendering"},
     "data": BASE | VALUES | {"orbits"},
     "pages": BASE | VALUES,
     "pipelines": BASE | VALUES | GENERATION | RECONSTRUCTION | ORBITS | {"data", "pages"},
@@ -53,7 +54,7 @@ LIBRARIES: dict[str, set[str]] = {
     "gsplat": {"splatting"},
     "nerfacc": {"surface"},
     "pytorch_lightning": {"training", "nano"},
-    "ray": {"orbits"},
+    "ray": {"workers"},
     "bpy": {"rendering"},
 }
 """Heavy libraries and the parts that may import them."""

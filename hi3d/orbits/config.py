@@ -10,6 +10,7 @@ from hi3d.errors import InputError
 from hi3d.rendering.blender.backend import BlenderSettings
 from hi3d.rendering.shading import Shading
 from hi3d.views import DEPTH_NEAR, DEPTH_RANGE
+from hi3d.workers.outcomes import EXECUTORS
 
 HALF_DIAGONAL = 3**0.5 / 2  # of the unit cube: how far a surface can be from the origin
 CHOICES = {
@@ -17,7 +18,7 @@ CHOICES = {
     "shading": ("unlit", "uniform", "key"),
     "image_format": ("png", "webp"),
     "depth_bits": (0, 8, 16),
-    "executor": ("processes", "ray"),
+    "executor": EXECUTORS,
 }
 MACHINE = ("blender_python", "device", "threads", "object_timeout_s")
 """Settings of Cycles that do not change the pictures."""

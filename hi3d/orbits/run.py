@@ -14,7 +14,6 @@ from hi3d.files import make_folder
 from hi3d.orbits.config import OrbitRenderConfig
 from hi3d.orbits.encoded_orbit import EncodedOrbit, encode_orbit
 from hi3d.orbits.folders import FolderWriter, OfficialWriter, OrbitWriter
-from hi3d.orbits.ray_executor import connect, run_jobs_on_ray
 from hi3d.orbits.run_state import (
     FailureLog,
     check_settings,
@@ -26,10 +25,12 @@ from hi3d.orbits.run_state import (
 from hi3d.orbits.shard_writer import ShardWriter
 from hi3d.orbits.shards import merge_indices
 from hi3d.orbits.trajectories import Orbit, in_part, object_orbits, uniform
-from hi3d.orbits.worker_pool import Outcome, WorkerLimits, default_num_workers, run_jobs
 from hi3d.progress import console, progress_bar
 from hi3d.rendering.rasterizer import available_backend, render_views
 from hi3d.report import RunReport
+from hi3d.workers.outcomes import outcomes
+from hi3d.workers.pool import Outcome
+from hi3d.workers.ray_executor import connect
 
 SHOWN_PARTS = 8  # of those that a message lists
 
@@ -257,17 +258,15 @@ def _jobs(
 def _outcomes(
     jobs: list[OrbitJob], config: OrbitRenderConfig
 ) -> Iterator[Outcome[OrbitJob, RenderedObject]]:
-    cores = default_num_workers()
-    num_workers = cores if config.num_workers is None else config.num_workers
-    limits = WorkerLimits(
-        config.object_timeout_s,
-        config.object_memory_gb,
-        config.objects_per_worker,
-        num_threads=max(1, cores // max(1, num_workers)) if config.executor != "ray" else 1,
+    return outcomes(
+        render_object,
+        jobs,
+        config.executor,
+        config.num_workers,
+        timeout_s=config.object_timeout_s,
+        memory_gb=config.object_memory_gb,
+        jobs_per_worker=config.objects_per_worker,
     )
-    if config.executor == "ray":
-        return run_jobs_on_ray(render_object, jobs, config.num_workers, limits)
-    return run_jobs(render_object, jobs, num_workers, limits)
 
 
 def render_object(job: OrbitJob) -> RenderedObject:

@@ -13,11 +13,11 @@ import pytest
 from hi3d.orbits import run as orbits
 from hi3d.orbits.config import OrbitRenderConfig
 from hi3d.orbits.encoded_orbit import EncodedOrbit
-from hi3d.orbits.ray_executor import run_jobs_on_ray
 from hi3d.orbits.run import RenderedObject, render_orbits
 from hi3d.orbits.run_state import remove_partial_notes
-from hi3d.orbits.worker_pool import WorkerLimits
 from hi3d.progress import set_quiet
+from hi3d.workers.pool import WorkerLimits
+from hi3d.workers.ray_executor import run_jobs_on_ray
 
 NUM_OBJECTS = 12
 

@@ -31,7 +31,6 @@ from hi3d.errors import InputError
 from hi3d.rendering.blender.open_exr import read_exr
 from hi3d.rendering.blender.process import BlenderProcess
 from hi3d.rendering.material_groups import material_groups
-from hi3d.rendering.opengl.egl_devices import WORKER_VARIABLE
 from hi3d.rendering.shading import (
     AMBIENT_SHARE,
     KEY_LIGHT_DIRECTION,
@@ -41,6 +40,7 @@ from hi3d.rendering.shading import (
     Shading,
     empty_drawing,
 )
+from hi3d.workers.pool import WORKER_VARIABLE
 
 NO_SURFACE = 1e9  # Cycles writes 1e10 where a ray meets nothing
 

@@ -5,13 +5,12 @@ import ctypes.util
 import os
 
 from hi3d.errors import InputError
+from hi3d.workers.pool import WORKER_VARIABLE
 
 EGL_EXTENSIONS = 0x3055
 MAX_DEVICES = 64
 DEVICE_VARIABLE = "GLCONTEXT_DEVICE_INDEX"
 """Environment variable with the index of the EGL device to use, whatever else is said."""
-WORKER_VARIABLE = "HI3D_WORKER_INDEX"
-"""Environment variable with the number of this process among the node's workers, from 0."""
 
 
 def device_extensions() -> list[str]:

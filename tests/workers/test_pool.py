@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from hi3d.orbits.worker_pool import WorkerLimits, resident_gb, run_jobs
+from hi3d.workers.pool import WorkerLimits, resident_gb, run_jobs
 
 
 def outcomes(function, jobs, num_workers=1, **limits):
@@ -65,7 +65,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     job = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     script = tmp_path / "parent.py"
     script.write_text(
-        "from hi3d.orbits.worker_pool import WorkerLimits, run_jobs\n"
+        "from hi3d.workers.pool import WorkerLimits, run_jobs\n"
         f"if __name__ == '__main__':\n    list(run_jobs(exec, [{job!r}], 1, WorkerLimits()))\n"
     )
     root = Path(__file__).parents[2]

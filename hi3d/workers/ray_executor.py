@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from hi3d.errors import InputError
-from hi3d.orbits.worker_pool import Outcome, Worker, WorkerLimits
+from hi3d.workers.pool import Outcome, Worker, WorkerLimits
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -19,7 +19,7 @@ def run_jobs_on_ray(
     num_workers: int | None,
     limits: WorkerLimits,
 ) -> Iterator[Outcome[Job, Result]]:
-    """As `hi3d.orbits.worker_pool.run_jobs`, with one worker process in each of many Ray actors.
+    """As `hi3d.workers.pool.run_jobs`, with one worker process in each of many Ray actors.
 
     The nodes need this package, and the files that the jobs name.
 

@@ -19,7 +19,9 @@ from typing import Any, Generic, TypeVar
 
 from hi3d.errors import InputError
 from hi3d.progress import console, set_quiet
-from hi3d.rendering.opengl.egl_devices import WORKER_VARIABLE
+
+WORKER_VARIABLE = "HI3D_WORKER_INDEX"
+"""Environment variable with the number of this process among the node's workers, from 0."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

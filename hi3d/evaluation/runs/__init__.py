@@ -1,0 +1,1 @@
+"""Whole sets of objects by several methods: from the truth to a table of scores."""

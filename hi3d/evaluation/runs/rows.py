@@ -1,0 +1,136 @@
+"""One row of a table: made by a worker, kept in a file that is complete or not there."""
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hi3d.evaluation.object_sets import ScoredObject
+from hi3d.evaluation.runs.config import MethodConfig, TablesConfig
+from hi3d.evaluation.runs.outputs import Output, make_output
+from hi3d.evaluation.runs.scoring import resized, score_object
+from hi3d.evaluation.score_table import ScoreRow
+from hi3d.evaluation.truth import Truth, content_files, load_truth
+from hi3d.files import make_folder, parse_json, write_json
+from hi3d.mesh import save_mesh
+from hi3d.views import save_rgba
+from hi3d.workers.pool import WORKER_VARIABLE
+
+STRIP_SIDE = 128
+"""Of a view in a strip, in pixels."""
+
+
+@dataclass(frozen=True)
+class RowJob:
+    """One object by one method with one seed."""
+
+    entry: ScoredObject
+    method: str
+    seed: int | None
+    config: TablesConfig
+    output: Path
+    """Of the run."""
+
+    @property
+    def settings(self) -> MethodConfig:
+        """Of the method."""
+        return self.config.methods[self.method]
+
+    @property
+    def folder(self) -> Path:
+        """Of the row's files, relative to the run's."""
+        seed = "all" if self.seed is None else str(self.seed)
+        return Path("objects") / safe_name(self.entry.name) / self.method / seed
+
+    @property
+    def result(self) -> Path:
+        """The file that proves the row done."""
+        return self.output / self.folder / "row.json"
+
+    def key(self) -> str:
+        """A hash of everything that the row depends on."""
+        digest = hashlib.sha256(json.dumps(self.config.content(self.method)).encode())
+        digest.update(f"{self.entry.azimuth_deg} {self.entry.up} {self.seed}".encode())
+        with contextlib.suppress(OSError):  # a missing file is the row's own failure
+            for path in content_files(self.entry.path):
+                digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+
+def safe_name(name: str) -> str:
+    """A name as one part of a path: what could leave the folder, or hide there, is replaced."""
+    plain = "".join(c if c.isalnum() or c in "._-+" else "_" for c in name).lstrip(".")
+    tag = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return plain if plain == name and len(name) < 100 else f"{plain[:80]}-{tag}"
+
+
+def made_row(job: RowJob) -> ScoreRow | None:
+    """The row as an earlier run made it; None where it is to be made."""
+    try:
+        content = parse_json(job.result.read_bytes())
+        return ScoreRow(**content["row"]) if content["key"] == job.key() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def save_row(job: RowJob, row: ScoreRow) -> ScoreRow:
+    """Write the row's file, and give the row."""
+    plain: dict[str, Any] = asdict(row)
+    plain["scores"] = {name: row.value(name) for name in row.scores}
+    write_json(job.result, {"key": job.key(), "row": plain})
+    return row
+
+
+def failed_row(job: RowJob, failure: str) -> ScoreRow:
+    """The row of an object that failed."""
+    return ScoreRow(job.method, job.entry.name, job.seed, {}, failure)
+
+
+def make_row(job: RowJob) -> ScoreRow:
+    """Make views and mesh of the job's object, and score them.
+
+    Raises:
+        InputError: the object or what the method made of it is missing or broken.
+    """
+    if torch.cuda.is_available():
+        index = int(os.environ.get(WORKER_VARIABLE, "0"))
+        torch.cuda.set_device(index % torch.cuda.device_count())
+    truth = load_truth(job.entry, job.config.truth)
+    folder = make_folder(job.output / job.folder)
+    made, seconds = make_output(
+        job.settings, job.seed, job.entry.name, truth, folder, job.config.meshes
+    )
+    scores = score_object(job.config.protocol, made.rgb, truth.views.rgb, made.mesh, truth.mesh)
+    pictures = draw_row(job, made, truth)
+    meshes = {}
+    if made.mesh is not None:
+        save_mesh(made.mesh, folder / "mesh.glb")
+        save_mesh(truth.mesh, folder / "truth.glb")
+        meshes = {"ours": str(job.folder / "mesh.glb"), "truth": str(job.folder / "truth.glb")}
+    row = ScoreRow(
+        job.method, job.entry.name, job.seed, scores, None, seconds or None, pictures, meshes
+    )
+    return save_row(job, row)
+
+
+def draw_row(job: RowJob, made: Output, truth: Truth) -> dict[str, str]:
+    """Write the photo, and the views, the true ones and their difference side by side."""
+    small = resized(truth.views.rgb, STRIP_SIDE)
+    images = {"input": resized(truth.photo.rgb, 2 * STRIP_SIDE)[0], "truth": strip(small)}
+    if made.rgb is not None and len(made.rgb) == len(small):
+        views = resized(made.rgb, STRIP_SIDE)
+        images |= {"views": strip(views), "error": strip(1 - (views - small).abs())}
+    for name, image in images.items():
+        save_rgba(job.output / job.folder / f"{name}.png", image, torch.ones_like(image[:1]))
+    return {name: str(job.folder / f"{name}.png") for name in images}
+
+
+def strip(rgb: Tensor) -> Tensor:
+    """Views side by side. [V, 3, H, W] to [3, H, V * W]"""
+    return torch.cat(list(rgb), dim=-1)

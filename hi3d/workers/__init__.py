@@ -1,0 +1,1 @@
+"""Jobs in processes of this machine or on a Ray cluster, which outlive bad jobs."""
