@@ -13,7 +13,8 @@ def main() -> None:
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="image of one object")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
     arguments = parse_arguments(parser)
-    from hi3d.pipelines.image_to_3d import DEFAULT_CONFIG, GenerateConfig, generate
+    from hi3d.pipelines.image_to_3d import DEFAULT_CONFIG, GenerateConfig
+    from hi3d.pipelines.many.generate import generate
 
     config = load_config(GenerateConfig, arguments.config or DEFAULT_CONFIG, arguments.overrides)
     generate(arguments.photos, arguments.output, config)

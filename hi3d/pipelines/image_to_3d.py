@@ -2,10 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from PIL import Image
 
@@ -13,7 +12,6 @@ from hi3d.config import (
     check_elevation,
     check_number,
     check_path,
-    check_seed,
     config_to_dict,
     load_config,
     shortened,
@@ -22,7 +20,8 @@ from hi3d.errors import InputError
 from hi3d.files import regular_file, shipped
 from hi3d.mesh import SurfaceMesh
 from hi3d.photo.framing import ForegroundConfig, extract_foreground
-from hi3d.pipelines.loading import check_model, load_pipeline
+from hi3d.pipelines.loading import StagePipeline, check_model, load_pipeline
+from hi3d.pipelines.many.seeds import one_seed, seeds_in
 from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.pictures import render_mesh, write_contact_sheet, write_turntable
 from hi3d.pipelines.refiner import RefinerPipeline
@@ -30,12 +29,12 @@ from hi3d.pipelines.run_folder import RunFolder, check_output, holds_results
 from hi3d.pipelines.sampler import SamplerConfig, seeded_generator
 from hi3d.pipelines.steps import Context, Step, run_steps
 from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, reconstruct_mesh
-from hi3d.progress import console
 from hi3d.views import ReferenceImage, Views
 
 DEFAULT_CONFIG = "configs/generate.yaml"
 """Photo to mesh with the small model that the project ships."""
 TURNTABLE_ELEVATION_DEG = 20.0
+P = TypeVar("P", bound=StagePipeline)
 
 
 @dataclass
@@ -58,8 +57,9 @@ class TurntableConfig:
 class GenerateConfig:
     """Settings of `scripts/generate.py`."""
 
-    seed: int = 0
-    """Of all steps, 0 to 2^63 - 1: the same seed gives the same files."""
+    seed: Any = 0
+    """Of all steps, 0 to 2^63 - 1: the same seed gives the same files. A list such as [0,1,2,3]
+    makes a result of each, side by side."""
     elevation_deg: str = "auto"
     """Elevation of the camera that took the photo in degrees, above -90 and below 90, or `auto` to
     estimate it."""
@@ -76,7 +76,7 @@ class GenerateConfig:
     turntable: TurntableConfig = field(default_factory=TurntableConfig)
 
     def __post_init__(self) -> None:
-        check_seed(self.seed)
+        seeds_in(self.seed)
         parse_elevation(self.elevation_deg)
         check_path("stage1", self.stage1)
         check_path("stage2", self.stage2)
@@ -107,6 +107,16 @@ class Photo:
     elevation_deg: float | None
     """Of the photo's camera, None to estimate it."""
     config: GenerateConfig
+    kept: dict[type[StagePipeline], StagePipeline] | None = None
+    """Pipelines that stay loaded for the next seed; None keeps none."""
+
+    def pipeline(self, pipeline_class: type[P], path: str) -> P:
+        """A stage's pipeline, loaded once where it is kept."""
+        if self.kept is None:
+            return load_pipeline(pipeline_class, path)
+        if pipeline_class not in self.kept:
+            self.kept[pipeline_class] = load_pipeline(pipeline_class, path)
+        return cast(P, self.kept[pipeline_class])
 
 
 @dataclass(frozen=True)
@@ -139,7 +149,7 @@ def make_orbit(context: Context[Photo]) -> Views:
     """Orbit of the reference image."""
     photo = context.settings
     config, generator = photo.config, seeded_generator(photo.config.seed)
-    pipeline = load_pipeline(OrbitPipeline, config.stage1)
+    pipeline = photo.pipeline(OrbitPipeline, config.stage1)
     orbit = pipeline(context[REFERENCE], photo.elevation_deg, config.orbit, generator)
     context.facts.update(device=str(pipeline.device), elevation_deg=orbit.elevation_deg)
     return orbit.views
@@ -169,7 +179,7 @@ ORBIT = Step("stage1", "orbit/cameras.json", make_orbit, save_views, load_views,
 def make_refined(context: Context[Photo]) -> Views:
     """The orbit at twice its resolution."""
     config = context.settings.config
-    pipeline = load_pipeline(RefinerPipeline, config.stage2)
+    pipeline = context.settings.pipeline(RefinerPipeline, config.stage2)
     context.facts.update(device=str(pipeline.device))
     generator = seeded_generator(config.seed + 1)
     return pipeline(context[ORBIT], context[REFERENCE], config.refiner, generator)
@@ -241,6 +251,18 @@ def image_to_3d(
         InputError: the photo, a setting or a model folder is wrong, or `output` holds results.
     """
     config = config or load_config(GenerateConfig, shipped(DEFAULT_CONFIG))
+    one_seed(config.seed)
+    return one_result(photo, read_photo(photo, config, output), output)
+
+
+def read_photo(
+    photo: str | Path | Image.Image, config: GenerateConfig, output: str | Path | None = None
+) -> Photo:
+    """The photo, cut out and framed, once everything else is found right.
+
+    Raises:
+        InputError: as `image_to_3d`.
+    """
     elevation_deg = parse_elevation(config.elevation_deg)
     check_models(config)
     if output is not None:
@@ -249,56 +271,35 @@ def image_to_3d(
     start = time.perf_counter()
     reference = extract_foreground(photo, config.foreground)
     seconds = round(time.perf_counter() - start, 3)
-    given = Photo(reference, content_hash(photo), seconds, elevation_deg, config)
-    run = None
-    if output is not None:
-        settings = config_to_dict(config)
-        settings.pop("resume")
-        name = "in memory" if isinstance(photo, Image.Image) else str(photo)
-        inputs = {"photo": name, "elevation_deg": elevation_deg}
-        run = RunFolder(output, inputs, settings, config.seed, config.resume)
+    return Photo(reference, content_hash(photo), seconds, elevation_deg, config)
+
+
+def run_folder(photo: str | Path | Image.Image, given: Photo, output: str | Path) -> RunFolder:
+    """The folder of a run, with what it is given in its report."""
+    settings = config_to_dict(given.config)
+    resume = settings.pop("resume")
+    name = "in memory" if isinstance(photo, Image.Image) else str(photo)
+    inputs = {"photo": name, "elevation_deg": given.elevation_deg}
+    return RunFolder(output, inputs, settings, given.config.seed, resume)
+
+
+def one_result(photo: str | Path | Image.Image, given: Photo, output: str | Path | None) -> Photo3D:
+    """The chain with one seed.
+
+    Args:
+        photo: as `image_to_3d`; its name goes to the report.
+        given: of `read_photo`.
+        output: folder; None writes nothing.
+    """
+    config = replace(given.config, seed=one_seed(given.config.seed))
+    given = replace(given, config=config)
+    run = None if output is None else run_folder(photo, given, output)
     made = run_steps([REFERENCE, ORBIT, REFINED], given, run)
     mesh = reconstruct_mesh(made[REFINED], run, config.mesh, config.seed)
     result = Photo3D(made[REFERENCE], made[ORBIT], made[REFINED], mesh)
     if run is not None:
         run_steps([TURNTABLE, CONTACT_SHEET], Pictures(result, config.turntable), run)
     return result
-
-
-def generate(photos: Sequence[str], output: str, config: GenerateConfig) -> list[Path]:
-    """Make a textured mesh of every photo, each in its own folder of `output`.
-
-    Args:
-        photos: image files.
-        output: folder; a photo `cup.png` goes to `output/cup/`.
-        config: settings.
-
-    Returns:
-        The folders.
-
-    Raises:
-        InputError: something is wrong with the settings, the output or a photo; with several
-            photos the good ones are finished first.
-    """
-    check_models(config)
-    check_output(Path(output))
-    names = [Path(photo).stem for photo in photos]
-    if len(set(names)) < len(names):
-        raise InputError("two photos have the same name: rename one, or run them one by one")
-    folders, errors = [], []
-    for photo, name in zip(photos, names, strict=True):
-        folder = Path(output) / name
-        try:
-            image_to_3d(photo, config, folder)
-        except InputError as error:
-            errors.append(str(error))
-            continue
-        folders.append(folder)
-        for result in ("mesh.glb", TURNTABLE.result, CONTACT_SHEET.result):
-            console.print(f"{Path(result).stem.replace('_', ' ')}: {folder / result}")
-    if errors:
-        raise InputError("; ".join(errors))
-    return folders
 
 
 def check_models(config: GenerateConfig) -> None:
