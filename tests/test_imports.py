@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipelines": BASE | VALUES | GENERATION | RECONSTRUCTION | ORBITS | {"data", "pages"},
     "training": BASE | VALUES | {"degradation", "diffusion", "orbits", "data"},
     "evaluation": BASE | VALUES | ORBITS | {"surface", "data", "pages", "pipelines"},
+    "text_to_image": BASE | VALUES | {"photo", "pipelines"},
     "nano": BASE | VALUES | GENERATION | ORBITS | {"data", "pipelines", "training"},
     "__init__": BASE | VALUES | GENERATION | RECONSTRUCTION | ORBITS | {"data"} | ABOVE_DATA,
     "__main__": BASE | VALUES | ORBITS | {"data", "nano"} | ABOVE_DATA,
@@ -49,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """For every part (file or folder directly below hi3d) all the parts that it may import."""
 
 LIBRARIES: dict[str, set[str]] = {
-    "diffusers": {"diffusion", "pipelines", "training", "nano"},
+    "diffusers": {"diffusion", "pipelines", "training", "nano", "text_to_image"},
     "transformers": {"diffusion", "pipelines", "training", "nano"},
     "gsplat": {"splatting"},
     "nerfacc": {"surface"},

@@ -58,6 +58,11 @@ class ForegroundConfig:
         if self.weights is not None:
             check_path("foreground.weights", self.weights)
 
+    @property
+    def weights_path(self) -> Path:
+        """Of the matting network."""
+        return Path(self.weights) if self.weights else default_weights_path()
+
 
 def extract_foreground(
     photo: str | Path | Image.Image, config: ForegroundConfig | None = None
@@ -94,8 +99,7 @@ def extract_foreground(
     if config.matting == "white":
         alpha = key_white_background(rgb)
     else:
-        weights = Path(config.weights) if config.weights else default_weights_path()
-        alpha = predict_matte(rgb, weights, config.second_look)
+        alpha = predict_matte(rgb, config.weights_path, config.second_look)
     covered = float((alpha > 0.5).float().mean())
     if covered < MIN_OBJECT_SHARE or covered > 0.995:
         raise InputError(

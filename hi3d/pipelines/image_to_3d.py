@@ -2,10 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from PIL import Image
 
@@ -14,7 +13,6 @@ from hi3d.config import (
     check_elevation,
     check_number,
     check_path,
-    check_seed,
     config_to_dict,
     load_config,
     shortened,
@@ -25,7 +23,8 @@ from hi3d.mesh import SurfaceMesh
 from hi3d.pages.result_page import write_result_page
 from hi3d.pages.viewer import viewer_script
 from hi3d.photo.framing import ForegroundConfig, extract_foreground
-from hi3d.pipelines.loading import check_model, load_pipeline
+from hi3d.pipelines.loading import StagePipeline, check_model, load_pipeline
+from hi3d.pipelines.many.seeds import one_seed, seeds_in
 from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.pictures import render_mesh, write_contact_sheet, write_turntable
 from hi3d.pipelines.refiner import RefinerPipeline
@@ -33,13 +32,13 @@ from hi3d.pipelines.run_folder import RunFolder, check_output, holds_results
 from hi3d.pipelines.sampler import SamplerConfig, seeded_generator
 from hi3d.pipelines.steps import Context, Step, run_steps
 from hi3d.pipelines.upscaling import UPSCALERS, upscaled
-from hi3d.pipelines.views_to_mesh import TEXTURE, MeshReconstructionConfig, reconstruct_mesh
-from hi3d.progress import console
+from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, reconstruct_mesh
 from hi3d.views import ReferenceImage, Views
 
 DEFAULT_CONFIG = "configs/generate.yaml"
 """Photo to mesh with the small model that the project ships."""
 TURNTABLE_ELEVATION_DEG = 20.0
+P = TypeVar("P", bound=StagePipeline)
 
 
 @dataclass
@@ -62,8 +61,9 @@ class TurntableConfig:
 class GenerateConfig:
     """Settings of `scripts/generate.py`."""
 
-    seed: int = 0
-    """Of all steps, 0 to 2^63 - 1: the same seed gives the same files."""
+    seed: Any = 0
+    """Of all steps, 0 to 2^63 - 1: the same seed gives the same files. A list such as [0,1,2,3]
+    makes a result of each, side by side."""
     elevation_deg: str = "auto"
     """Elevation of the camera that took the photo in degrees, above -90 and below 90, or `auto` to
     estimate it."""
@@ -83,7 +83,7 @@ class GenerateConfig:
     turntable: TurntableConfig = field(default_factory=TurntableConfig)
 
     def __post_init__(self) -> None:
-        check_seed(self.seed)
+        seeds_in(self.seed)
         parse_elevation(self.elevation_deg)
         check_path("stage1", self.stage1)
         check_path("stage2", self.stage2)
@@ -115,6 +115,16 @@ class Photo:
     elevation_deg: float | None
     """Of the photo's camera, None to estimate it."""
     config: GenerateConfig
+    kept: dict[type[StagePipeline], StagePipeline] | None = None
+    """Pipelines that stay loaded for the next seed; None keeps none."""
+
+    def pipeline(self, pipeline_class: type[P], path: str) -> P:
+        """A stage's pipeline, loaded once where it is kept."""
+        if self.kept is None:
+            return load_pipeline(pipeline_class, path)
+        if pipeline_class not in self.kept:
+            self.kept[pipeline_class] = load_pipeline(pipeline_class, path)
+        return cast(P, self.kept[pipeline_class])
 
 
 @dataclass(frozen=True)
@@ -149,7 +159,7 @@ def make_orbit(context: Context[Photo]) -> Views:
     """Orbit of the reference image."""
     photo = context.settings
     config, generator = photo.config, seeded_generator(photo.config.seed)
-    pipeline = load_pipeline(OrbitPipeline, config.stage1)
+    pipeline = photo.pipeline(OrbitPipeline, config.stage1)
     orbit = pipeline(context[REFERENCE], photo.elevation_deg, config.orbit, generator)
     context.facts.update(device=str(pipeline.device), elevation_deg=orbit.elevation_deg)
     return orbit.views
@@ -181,7 +191,7 @@ def make_refined(context: Context[Photo]) -> Views:
     config = context.settings.config
     if config.refine_with != "stage2":
         return upscaled(context[ORBIT], config.refine_with)
-    pipeline = load_pipeline(RefinerPipeline, config.stage2)
+    pipeline = context.settings.pipeline(RefinerPipeline, config.stage2)
     context.facts.update(device=str(pipeline.device))
     generator = seeded_generator(config.seed + 1)
     return pipeline(context[ORBIT], context[REFERENCE], config.refiner, generator)
@@ -266,6 +276,18 @@ def image_to_3d(
         InputError: the photo, a setting or a model folder is wrong, or `output` holds results.
     """
     config = config or load_config(GenerateConfig, shipped(DEFAULT_CONFIG))
+    one_seed(config.seed)
+    return one_result(photo, read_photo(photo, config, output), output)
+
+
+def read_photo(
+    photo: str | Path | Image.Image, config: GenerateConfig, output: str | Path | None = None
+) -> Photo:
+    """The photo, cut out and framed, once everything else is found right.
+
+    Raises:
+        InputError: as `image_to_3d`.
+    """
     elevation_deg = parse_elevation(config.elevation_deg)
     check_models(config)
     if output is not None:
@@ -274,14 +296,29 @@ def image_to_3d(
     start = time.perf_counter()
     reference = extract_foreground(photo, config.foreground)
     seconds = round(time.perf_counter() - start, 3)
-    given = Photo(reference, content_hash(photo), seconds, elevation_deg, config)
-    run = None
-    if output is not None:
-        settings = config_to_dict(config)
-        settings.pop("resume")
-        name = "in memory" if isinstance(photo, Image.Image) else str(photo)
-        inputs = {"photo": name, "elevation_deg": elevation_deg}
-        run = RunFolder(output, inputs, settings, config.seed, config.resume)
+    return Photo(reference, content_hash(photo), seconds, elevation_deg, config)
+
+
+def run_folder(photo: str | Path | Image.Image, given: Photo, output: str | Path) -> RunFolder:
+    """The folder of a run, with what it is given in its report."""
+    settings = config_to_dict(given.config)
+    resume = settings.pop("resume")
+    name = "in memory" if isinstance(photo, Image.Image) else str(photo)
+    inputs = {"photo": name, "elevation_deg": given.elevation_deg}
+    return RunFolder(output, inputs, settings, given.config.seed, resume)
+
+
+def one_result(photo: str | Path | Image.Image, given: Photo, output: str | Path | None) -> Photo3D:
+    """The chain with one seed.
+
+    Args:
+        photo: as `image_to_3d`; its name goes to the report.
+        given: of `read_photo`.
+        output: folder; None writes nothing.
+    """
+    config = replace(given.config, seed=one_seed(given.config.seed))
+    given = replace(given, config=config)
+    run = None if output is None else run_folder(photo, given, output)
     made = run_steps([REFERENCE, ORBIT, REFINED], given, run)
     mesh = reconstruct_mesh(made[REFINED], run, config.mesh, config.seed)
     result = Photo3D(made[REFERENCE], made[ORBIT], made[REFINED], mesh)
@@ -289,43 +326,6 @@ def image_to_3d(
         pictures = Pictures(result, config.turntable, run.report.content)
         run_steps([TURNTABLE, CONTACT_SHEET, PAGE], pictures, run)
     return result
-
-
-def generate(photos: Sequence[str], output: str, config: GenerateConfig) -> list[Path]:
-    """Make a textured mesh of every photo, each in its own folder of `output`.
-
-    Args:
-        photos: image files.
-        output: folder; a photo `cup.png` goes to `output/cup/`.
-        config: settings.
-
-    Returns:
-        The folders.
-
-    Raises:
-        InputError: something is wrong with the settings, the output or a photo; with several
-            photos the good ones are finished first.
-    """
-    check_models(config)
-    check_output(Path(output))
-    names = [Path(photo).stem for photo in photos]
-    if len(set(names)) < len(names):
-        raise InputError("two photos have the same name: rename one, or run them one by one")
-    folders, errors = [], []
-    for photo, name in zip(photos, names, strict=True):
-        folder = Path(output) / name
-        try:
-            image_to_3d(photo, config, folder)
-        except InputError as error:
-            errors.append(str(error))
-            continue
-        folders.append(folder)
-        for step in (TEXTURE, TURNTABLE, CONTACT_SHEET, PAGE):
-            name = "mesh" if step is TEXTURE else step.name.replace("_", " ")
-            console.print(f"{name}: {folder / step.result}")
-    if errors:
-        raise InputError("; ".join(errors))
-    return folders
 
 
 def check_models(config: GenerateConfig) -> None:

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from hi3d.config import load_config
-from hi3d.pipelines.image_to_3d import GenerateConfig, generate
+from hi3d.pipelines.image_to_3d import GenerateConfig
+from hi3d.pipelines.many.generate import generate
 from hi3d.views import ReferenceImage
 from tests.pipelines.tiny_settings import TINY
 

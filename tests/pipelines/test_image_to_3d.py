@@ -14,7 +14,8 @@ from hi3d.config import load_config
 from hi3d.errors import InputError
 from hi3d.mesh import is_closed
 from hi3d.pipelines import image_to_3d
-from hi3d.pipelines.image_to_3d import GenerateConfig, generate, parse_elevation
+from hi3d.pipelines.image_to_3d import GenerateConfig, parse_elevation
+from hi3d.pipelines.many.generate import generate
 from hi3d.pipelines.run_folder import holds_results
 from hi3d.settings import settings_of
 from hi3d.views import ReferenceImage, Views
@@ -207,3 +208,44 @@ def test_elevation():
     assert parse_elevation("-7.5") == -7.5
     with pytest.raises(InputError, match="auto"):
         parse_elevation("high")
+
+
+def test_several_seeds_lie_side_by_side_and_go_on(photo, tiny_models, tmp_path, monkeypatch):
+    calls = []
+    load, cut_out = image_to_3d.load_pipeline, image_to_3d.extract_foreground
+    with monkeypatch.context() as patch:
+        patch.setattr(image_to_3d, "load_pipeline", lambda *a: calls.append(a) or load(*a))
+        patch.setattr(image_to_3d, "extract_foreground", lambda *a: calls.append(a) or cut_out(*a))
+        (folder,) = generate([str(photo)], str(tmp_path / "out"), config(tiny_models, "seed=[3,4]"))
+    assert len(calls) == 3  # one matting, one of each stage
+    report = json.loads((folder / "report.json").read_text())
+    apart = report["steps"]["seeds"]["psnr_between_seeds"]
+    assert report["seed"] == [3, 4]
+    assert apart["pairs"] == 1
+    assert len(apart["by_azimuth_db"]) == 16
+    assert apart["front_db"] > 0
+    assert apart["behind_db"] > 0
+    assert Image.open(folder / "seeds.png").size == (256 + 8 * 128, 4 * 144)
+    (alone,) = generate([str(photo)], str(tmp_path / "alone"), config(tiny_models, "seed=4"))
+    assert png_bytes(folder / "seed_4") == png_bytes(alone)
+    before = steps_made(folder / "seed_3")
+    (folder / "seeds.png").unlink()
+    shutil.rmtree(folder / "seed_4")
+    generate([str(photo)], str(tmp_path / "out"), config(tiny_models, "seed=[3,4]", "resume=true"))
+    assert steps_made(folder / "seed_3") == before
+    assert png_bytes(folder / "seed_4") == png_bytes(alone)
+    assert (folder / "seeds.png").exists()
+
+
+@pytest.mark.parametrize(
+    "word", ["seed=[]", "seed=[1,1]", "seed=[0,-1]", "seed=[0,a]", "seed=x", "seed=1.5", "seed=yes",
+             "seed=null", "seed={a: 1}", "seed=[[1]]"]
+)  # fmt: skip
+def test_what_is_no_seed_is_one_line(word):
+    with pytest.raises(InputError, match="seed is"):
+        load_config(GenerateConfig, None, [word])
+
+
+def test_one_result_takes_one_seed(photo, tiny_models):
+    with pytest.raises(InputError, match="one result has one seed"):
+        image_to_3d.image_to_3d(photo, config(tiny_models, "seed=[1,2]"))
