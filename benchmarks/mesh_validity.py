@@ -1,17 +1,20 @@
 """Count invalid meshes among over a hundred GLB files of all kinds; none may be.
 
 Fields (plain shapes, sheets and rods thinner than a voxel, specks, shapes that touch each other or
-the box, noise of all strengths) go through extraction and texture; views (true ones of OBJECTS, and
-odd ones: noise, wrong masks, specks, shapes cut off by the frame) through the whole reconstruction
-with few steps. Every file is read back by trimesh and checked: NaN, closed, manifold, oriented,
-faces without area, small pieces, UVs, normals. The baseline takes the same fields through
+the box, noise of all strengths) go through extraction and texture; views (true ones of OBJECTS,
+odd ones: noise, wrong masks, specks, shapes cut off by the frame, and those of generate.py's runs
+below --orbits) through the whole reconstruction with few steps. A run that was ended goes on.
+Every file is read back by trimesh and checked: NaN, closed, manifold, oriented, faces without area,
+small pieces, UVs, normals. The baseline takes the same fields through
 scikit-image's marching cubes and quadric decimation (fast_simplification) as they come.
 """
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,8 @@ from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import config_to_dict, load_config
 from hi3d.errors import InputError
 from hi3d.files import write_json
-from hi3d.mesh import save_mesh
+from hi3d.mesh import SurfaceMesh, save_mesh
+from hi3d.pipelines.given_views import load_views
 from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, reconstruct_mesh
 from hi3d.progress import console
 from hi3d.rendering.rasterizer import render_views
@@ -201,6 +205,46 @@ def baseline_faults(sdf: np.ndarray, target_faces: int) -> dict[str, int]:
     return {name: count for name, count in mesh_faults(vertices, faces).items() if count}
 
 
+def field_meshes(
+    config: ValidityConfig, baseline: dict[str, dict[str, int]]
+) -> Iterator[tuple[str, Callable[[], SurfaceMesh]]]:
+    """By name how each field becomes a mesh; the baseline's faults are added when it is asked."""
+    cameras = orbit_cameras(20.0, config.views_resolution)
+    grey = torch.full((16, 3, config.views_resolution, config.views_resolution), 0.5)
+    solid = Views(grey, torch.ones_like(grey[:, :1]), cameras)
+    settings = config.reconstruction
+
+    def make(name: str, sdf: np.ndarray) -> SurfaceMesh:
+        baseline[name] = baseline_faults(sdf, settings.meshing.target_faces)
+        grid = torch.from_numpy(sdf).float()
+        colored = GridField(grid, torch.zeros(*grid.shape, 3), EXTENT)
+        mesh = extract_mesh(colored, settings.meshing, cameras)
+        return bake_texture(mesh, solid, settings.texture)
+
+    for name, sdf in plain_fields(config.resolution):
+        yield name, partial(make, name, sdf)
+    for name, sdf in random_fields(config.resolution, config.seeds):
+        yield name, partial(make, name, sdf)
+
+
+def view_meshes(
+    config: ValidityConfig, objects: list[Path], orbits: list[Path]
+) -> Iterator[tuple[str, Callable[[], SurfaceMesh]]]:
+    """By name how views become meshes: true and odd ones of objects, and those of folders."""
+    settings = config.reconstruction
+
+    def make(views: Views) -> SurfaceMesh:
+        return reconstruct_mesh(views, None, settings, 0)
+
+    cameras = orbit_cameras(20.0, config.views_resolution)
+    for path in objects:
+        views = render_views(load_object(path), cameras).views
+        for kind, changed in [("true views", views), *odd_views(views, seed=0)]:
+            yield f"{path.stem}, {kind}", partial(make, changed)
+    for folder in orbits:
+        yield f"views of {folder.parent.name}/{folder.name}", partial(make, load_views(folder))
+
+
 def main() -> None:
     parser = make_parser(
         __doc__.split("\n")[0], "benchmarks/mesh_validity.py data/examples/objects --output o"
@@ -208,50 +252,33 @@ def main() -> None:
     parser.add_argument("objects", type=Path, metavar="OBJECTS", help="folder of GLB files")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--num-objects", type=int, default=6, metavar="N", help="first N of them")
+    parser.add_argument("--orbits", type=Path, metavar="DIR", help="folder of generate.py's runs")
     arguments = parse_arguments(parser)
     config = load_config(ValidityConfig, arguments.config, arguments.overrides)
     keep_settings(arguments.output, config_to_dict(config))
     warnings.simplefilter("ignore", RuntimeWarning)
-    settings = config.reconstruction
-    results: dict[str, dict[str, Any]] = {}
-    baseline: dict[str, dict[str, int]] = {}
-    cameras = orbit_cameras(20.0, config.views_resolution)
-    grey = torch.full((16, 3, config.views_resolution, config.views_resolution), 0.5)
-    solid = Views(grey, torch.ones_like(grey[:, :1]), cameras)
+    known = arguments.output / "results.json"
+    found = json.loads(known.read_text()) if known.is_file() else {"ours": {}, "baseline": {}}
+    results, baseline = found["ours"], found["baseline"]
     path = arguments.output / "mesh.glb"
-    fields = [
-        *plain_fields(config.resolution),
-        *random_fields(config.resolution, config.seeds),
-    ]
-    for name, sdf in fields:
-        baseline[name] = baseline_faults(sdf, settings.meshing.target_faces)
-        grid = torch.from_numpy(sdf).float()
-        colored = GridField(grid, torch.zeros(*grid.shape, 3), EXTENT)
+    objects = sorted(arguments.objects.rglob("*.glb"))[: arguments.num_objects]
+    orbits = sorted(arguments.orbits.glob("*/*/cameras.json")) if arguments.orbits else []
+    views = view_meshes(config, objects, [camera_file.parent for camera_file in orbits])
+    for name, make in chain(field_meshes(config, baseline), views):
+        if name in results:
+            continue
         try:
-            mesh = extract_mesh(colored, settings.meshing, cameras)
-            save_mesh(bake_texture(mesh, solid, settings.texture), path)
+            save_mesh(make(), path)
+            results[name] = file_faults(path)
         except InputError as error:
             results[name] = {"refused": str(error)}
-            continue
-        results[name] = file_faults(path)
-    report(arguments.output, results, baseline)
-    for object_path in sorted(arguments.objects.rglob("*.glb"))[: arguments.num_objects]:
-        views = render_views(load_object(object_path), cameras).views
-        for kind, changed in [("true views", views), *odd_views(views, seed=0)]:
-            name = f"{object_path.stem}, {kind}"
-            try:
-                save_mesh(reconstruct_mesh(changed, None, settings, 0), path)
-            except InputError as error:
-                results[name] = {"refused": str(error)}
-                continue
-            results[name] = file_faults(path)
+        write_json(known, {"ours": results, "baseline": baseline})
     path.unlink(missing_ok=True)
-    report(arguments.output, results, baseline)
+    report(results, baseline)
 
 
-def report(output: Path, results: dict[str, dict], baseline: dict[str, dict]) -> None:
-    """Write all faults, and print how many meshes have some."""
-    write_json(output / "results.json", {"ours": results, "baseline": baseline})
+def report(results: dict[str, dict], baseline: dict[str, dict]) -> None:
+    """Print all faults, and how many meshes have some."""
     refused = [name for name, faults in results.items() if "refused" in faults]
     invalid = {n: faults for n, faults in results.items() if faults and "refused" not in faults}
     for name, faults in invalid.items():

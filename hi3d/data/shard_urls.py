@@ -11,7 +11,7 @@ from hi3d.errors import InputError
 from hi3d.orbits.shards import index_entries
 from hi3d.progress import console
 
-TAR_NAME = re.compile(r"[^/\s]+\.tar\b")
+TAR_NAME = re.compile(r"[^/\s?]+\.tar\b")
 PLAIN_NAME = re.compile(r"[\w+=][\w.+=-]*\.tar", re.ASCII)
 """A shard's name in an index: it may become part of a shell's command."""
 ANSWER_SECONDS = 20
@@ -62,9 +62,11 @@ def shard_urls(source: str | Path | Sequence[str | Path]) -> list[str]:
     if not isinstance(source, (str, Path)):
         return [url for part in source for url in shard_urls(part)]
     text = str(source)
-    if re.match(r"[a-z][a-z0-9+]+://[^\s{]+$", text) and not re.search(r"\.(tar|json)\b|::", text):
-        text = f"{text.rstrip('/')}/index.json"
-    if text.endswith(".json"):
+    path, query = split_query(text)
+    if re.match(r"[a-z][a-z0-9+]+://[^\s{]+$", text) and not re.search(r"\.(tar|json)\b|::", path):
+        path = f"{path.rstrip('/')}/index.json"
+        text = path + query
+    if path.endswith(".json"):
         urls = _indexed_urls(text)
     elif is_url(text) or "{" in text or "::" in text:
         from webdataset.shardlists import expand_urls
@@ -97,8 +99,18 @@ def _indexed_urls(url: str) -> list[str]:
             )
     if not entries:
         raise InputError(f"{url} lists no shard: give the index.json of rendered orbits")
-    folder = url.rpartition("/")[0] or "."
-    return [f"{folder}/{entry['file']}" for entry in entries]
+    path, query = split_query(url)
+    folder = path.rpartition("/")[0] or "."
+    return [f"{folder}/{entry['file']}{query}" for entry in entries]
+
+
+def split_query(url: str) -> tuple[str, str]:
+    """An address without its query string, and that with its question mark.
+
+    What signs an address is often there. Paths and commands have none.
+    """
+    path, mark, query = url.partition("?") if re.match(r"[a-z][a-z0-9+]+://", url) else (url, "", "")
+    return path, mark + query
 
 
 def read_index(url: str) -> list[dict[str, Any]]:

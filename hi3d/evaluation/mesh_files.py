@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from hi3d.assets.load import SUFFIXES, z_up
+from hi3d.assets.load import SUFFIXES, declared_front, z_up
 from hi3d.assets.surface_mesh import load_mesh
+from hi3d.assets.wavefront.looks import scanned_object_folder
 from hi3d.config import check_choice
 from hi3d.errors import InputError
 from hi3d.evaluation.mesh_metrics import (
@@ -66,14 +67,17 @@ def score_mesh_files(
         rotate_gt_deg: azimuth at which the photo shows the true mesh.
 
     Returns:
-        The scores, and one line that says what was done to the coordinates.
+        The scores, and one line that says which axes are taken as upward and what was moved.
 
     Raises:
         InputError: a file is missing or broken, or a mesh lies outside the grid of the scores.
     """
     predicted = read_mesh(pred, config.up, config.front)
     truth = read_mesh(gt, config.gt_up, config.gt_front)
-    facts = []
+    facts = [
+        f"prediction {up_axis(pred, config.up)}",
+        f"truth {up_axis(gt, config.gt_up)}",
+    ]
     if config.normalize_gt:
         truth, fact = normalised(truth)
         facts.append(f"truth {fact}")
@@ -83,7 +87,30 @@ def score_mesh_files(
     if rotate_gt_deg:
         truth = rotated_about_up(truth, -rotate_gt_deg)
         facts.append(f"truth turned by {-rotate_gt_deg:g} degrees")
-    return score_mesh(predicted, truth, config), "; ".join(facts) or "nothing is moved or scaled"
+    return score_mesh(predicted, truth, config), "; ".join(facts)
+
+
+def up_axis(path: Path, up: str | None) -> str:
+    """Which axis of a file is taken as upward, and why; a setting against the file is named.
+
+    Args:
+        path: an existing file of a format that is scored.
+        up: the setting, y or z; None = none.
+    """
+    suffix = path.suffix.lower()
+    if suffix in PLAIN_SUFFIXES or suffix == ".ply":
+        usual, why, certain = "z", f"as {suffix[1:].upper()} files are read", False
+    elif scanned_object_folder(path):
+        usual, why, certain = "z", "as scans in such folders are", False
+    elif declared_front(path):
+        usual, why, certain = "y", "as the file declares", True
+    elif suffix == ".obj":
+        usual, why, certain = "y", "as OBJ files are read", False
+    else:
+        usual, why, certain = "y", "as glTF has it", True
+    if up is None or up == usual:
+        return f"{usual} up ({why})"
+    return f"{up} up (as set, ALTHOUGH {usual} is up {why})" if certain else f"{up} up (as set)"
 
 
 def read_mesh(path: Path, up: str | None, front: str | None = None) -> SurfaceMesh:

@@ -9,7 +9,7 @@ import trimesh
 
 from hi3d.config import load_config
 from hi3d.errors import InputError
-from hi3d.evaluation.mesh_files import MeshFilesConfig, read_mesh, score_mesh_files
+from hi3d.evaluation.mesh_files import MeshFilesConfig, read_mesh, score_mesh_files, up_axis
 from hi3d.mesh import SurfaceMesh, save_mesh
 
 SIDES = (1.0, 0.5, 0.25)
@@ -35,7 +35,7 @@ def test_a_truth_in_other_units_is_normalised_and_told(tmp_path):
     gt = write(tmp_path, "gt.ply", 270.0, (0, 0, 34.0))
     found, line = scores(pred, gt)
     assert found.volume_iou == 1
-    assert line == "truth centered from (0, 0, 34) and divided by 270"
+    assert line.endswith("; truth centered from (0, 0, 34) and divided by 270")
     with pytest.raises(InputError, match="true mesh reaches 135"):
         scores(pred, gt, "normalize_gt=false")
     assert "is centered with longest side 1" in scores(pred, pred)[1]
@@ -57,6 +57,20 @@ def test_the_upward_axis_is_an_option(tmp_path):
     assert scores(gt, y_up, "gt_up=y")[0].volume_iou == 1
     with pytest.raises(InputError, match="up is x: give one of y, z"):
         scores(gt, gt, "up=x")
+
+
+def test_the_output_says_which_axis_is_up_and_why(tmp_path):
+    gt, glb = write(tmp_path, "gt.ply"), write(tmp_path, "mesh.glb")
+    assert scores(glb, gt)[1].startswith(
+        "prediction y up (as glTF has it); truth z up (as PLY files are read); "
+    )
+    line = scores(gt, glb, "gt_up=z")[1]
+    assert "truth z up (as set, ALTHOUGH y is up as glTF has it)" in line
+    points = torch.tensor(trimesh.creation.box(SIDES).vertices, dtype=torch.float32)
+    faces = torch.tensor(trimesh.creation.box(SIDES).faces)
+    save_mesh(SurfaceMesh(points, faces, torch.ones_like(points)), tmp_path / "own.obj")
+    assert up_axis(tmp_path / "own.obj", "z").endswith("ALTHOUGH y is up as the file declares)")
+    assert up_axis(tmp_path / "other.stl", "y") == "y up (as set)"
 
 
 def test_meshes_of_this_project_are_scored_in_their_own_axes(tmp_path):
