@@ -3,13 +3,14 @@
 Images are [0, 1] outside; [-1, 1] only behind the VAE and depth boundaries in this file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLTemporalDecoder
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
 from hi3d.diffusion.edm import Generators, randn
@@ -58,6 +59,23 @@ def encode_image(
     return image_encoder(pixel_values=pixels).image_embeds[:, None]
 
 
+@contextmanager
+def upcast(vae: VAE) -> Iterator[None]:
+    """The VAE in float32 for as long as it encodes, where its config has `force_upcast`.
+
+    SVD's encoder overflows in half precision. Half to float32 and back changes no weight.
+    """
+    forced = isinstance(vae, nn.Module) and getattr(vae.config, "force_upcast", False)
+    if not forced or vae.dtype != torch.float16:
+        yield
+        return
+    vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        vae.to(torch.float16)
+
+
 def encode_frames(vae: VAE, frames: Tensor, chunk_size: int = CHUNK_SIZE) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents of a video.
 
@@ -70,10 +88,11 @@ def encode_frames(vae: VAE, frames: Tensor, chunk_size: int = CHUNK_SIZE) -> tup
         mean and std, each [B, T, C, h, w], not scaled.
     """
     means, stds = [], []
-    for chunk in frames.flatten(0, 1).split(chunk_size):
-        posterior = vae.encode((chunk * 2 - 1).to(vae.dtype)).latent_dist
-        means.append(posterior.mean)
-        stds.append(posterior.std)
+    with upcast(vae):
+        for chunk in frames.flatten(0, 1).split(chunk_size):
+            posterior = vae.encode((chunk * 2 - 1).to(vae.dtype)).latent_dist
+            means.append(posterior.mean)
+            stds.append(posterior.std)
     shape = frames.shape[:2]
     return torch.cat(means).unflatten(0, shape), torch.cat(stds).unflatten(0, shape)
 
@@ -142,7 +161,7 @@ def decode_orbit(
     """
     if base is None:
         return decode_latents(vae, latents, chunk_size).clamp(0, 1)
-    base_latents = scaled_latents(vae, base)
+    base_latents = scaled_latents(vae, base, chunk_size)
     decoded = decode_latents(vae, base_latents + latents, chunk_size)
     return (base + decoded - decode_latents(vae, base_latents, chunk_size)).clamp(0, 1)
 

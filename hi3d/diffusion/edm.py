@@ -18,6 +18,8 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 """Of random numbers on the CPU: one for a whole batch, or one for each item; None takes torch's."""
 BeforeStep = Callable[[int, Tensor, Tensor], Tensor]
 """(step, x [B, ...], the first noise [B, ...]) -> x [B, ...] at the same noise level."""
+AfterStep = Callable[[int, Tensor, Tensor], Tensor | None]
+"""(step, x [B, ...] after it, denoised [B, ...]) -> x [B, ...] to go on from, or None: as it is."""
 
 
 def randn(shape: Sequence[int], generator: Generators = None) -> Tensor:
@@ -150,7 +152,7 @@ def sample_euler(
     denoiser: Denoiser,
     latents: Tensor,
     sigmas: Tensor,
-    callback: Callable[[int, Tensor], None] | None = None,
+    after_step: AfterStep | None = None,
     before_step: BeforeStep | None = None,
 ) -> Tensor:
     """Integrate dx/dsigma = (x - D(x; sigma)) / sigma with Euler steps (EDM Algorithm 1, no churn).
@@ -159,7 +161,7 @@ def sample_euler(
         denoiser: D(x, sigma).
         latents: [B, ...] noise of unit variance.
         sigmas: [num_steps + 1], decreasing, ending in 0.
-        callback: called after each step with its index and the denoised latents.
+        after_step: called after each step; may change x.
         before_step: changes x before each step; its last argument is `latents`.
 
     Returns:
@@ -171,7 +173,11 @@ def sample_euler(
             x = before_step(i, x, latents)
         denoised = denoiser(x, sigma.to(x).expand(len(x)))
         derivative = (x - denoised) / sigma
-        x = x + derivative * (sigma_next - sigma)
-        if callback is not None:
-            callback(i, denoised)
+        x = after(after_step, i, x + derivative * (sigma_next - sigma), denoised)
     return x
+
+
+def after(after_step: AfterStep | None, step: int, x: Tensor, denoised: Tensor) -> Tensor:
+    """What a solver goes on from, [B, ...]: x, or what `after_step` makes of it."""
+    changed = None if after_step is None else after_step(step, x, denoised)
+    return x if changed is None else changed

@@ -1,14 +1,14 @@
-"""From conditions to orbit latents: the UNet as EDM's network, guidance, Euler steps."""
+"""From conditions to orbit latents: the UNet as EDM's network, guidance, a solver's steps."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor
 
-from hi3d.diffusion.edm import BeforeStep, Denoiser, Generators, denoise, randn, sample_euler
+from hi3d.diffusion.edm import AfterStep, BeforeStep, Denoiser, Generators, denoise, randn
 from hi3d.diffusion.guidance import guide
+from hi3d.diffusion.solvers import SOLVERS
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,10 @@ def conditioned_network(
 
 
 def guided_denoiser(
-    unet: UNetSpatioTemporalConditionModel, condition: OrbitCondition, scales: Tensor
+    unet: UNetSpatioTemporalConditionModel,
+    condition: OrbitCondition,
+    scales: Tensor,
+    sequential: bool = False,
 ) -> Denoiser:
     """D(x; sigma) with classifier-free guidance; one batch of two halves where it is needed.
 
@@ -74,6 +77,7 @@ def guided_denoiser(
         unet: the network.
         condition: for B videos of T frames.
         scales: [T] guidance scale of each frame; all 1 needs no unconditional half.
+        sequential: both halves one after another, with half the activations.
 
     Returns:
         A function of noisy latents [B, T, C, h, w] and sigma [B].
@@ -81,6 +85,11 @@ def guided_denoiser(
     if bool((scales == 1).all()):
         network = conditioned_network(unet, condition)
         return lambda x, sigma: denoise(network, x, sigma)
+    if sequential:
+        halves = [
+            conditioned_network(unet, each) for each in (condition, condition.unconditional())
+        ]
+        return lambda x, sigma: guide(*(denoise(half, x, sigma) for half in halves), scales)
     both = conditioned_network(unet, condition.joined(condition.unconditional()))
 
     def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
@@ -97,10 +106,12 @@ def sample_orbit_latents(
     sigmas: Tensor,  # [num_steps + 1]
     scales: Tensor,  # [T]
     generator: Generators = None,
-    callback: Callable[[int, Tensor], None] | None = None,
+    after_step: AfterStep | None = None,
     before_step: BeforeStep | None = None,
+    solver: str = "euler",
+    sequential: bool = False,
 ) -> Tensor:
-    """Sample orbits (paper Eq. 1, by EDM's Euler sampler).
+    """Sample orbits (paper Eq. 1).
 
     Args:
         unet: the network.
@@ -109,8 +120,10 @@ def sample_orbit_latents(
         scales: [T] guidance scales.
         generator: CPU generator of the noise, or one for each video: the same seed gives the same
             orbit on any device.
-        callback: see `edm.sample_euler`.
+        after_step: see `edm.sample_euler`.
         before_step: see `edm.sample_euler`.
+        solver: a name of `solvers.SOLVERS`.
+        sequential: see `guided_denoiser`.
 
     Returns:
         Scaled latents [B, T, C, h, w], of the difference to the base if there is one: see
@@ -119,5 +132,5 @@ def sample_orbit_latents(
     batch, num_frames, _, height, width = condition.concat.shape
     shape = (batch, num_frames, unet.config.out_channels, height, width)
     noise = randn(shape, generator).to(condition.concat.device)
-    denoiser = guided_denoiser(unet, condition, scales)
-    return sample_euler(denoiser, noise, sigmas, callback, before_step)
+    denoiser = guided_denoiser(unet, condition, scales, sequential)
+    return SOLVERS[solver](denoiser, noise, sigmas, after_step, before_step)

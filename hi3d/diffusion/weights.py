@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import DPTForDepthEstimation
 
+from hi3d.diffusion.hub import check_hub
 from hi3d.diffusion.official.unet import OfficialUNet
 from hi3d.diffusion.unet import NUM_TIME_IDS, from_svd
 from hi3d.errors import InputError
@@ -57,15 +58,17 @@ def load_network(folder: str, name: str, dtype: torch.dtype = torch.float32) -> 
 def check_folder(folder: str) -> None:
     """Refuse a folder that is not there; keep the libraries' progress bars off the console.
 
-    A path whose parent is here is no repository: asking the hub for it would take half a minute.
+    A path whose parent is here is no repository.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or as `hub.check_hub`.
     """
     path = Path(folder)
     is_path = path.is_absolute() or str(folder).count("/") != 1 or path.parent.is_dir()
     if not path.is_dir() and is_path:
         raise InputError(f"no model folder at {folder}: check the path, or train it first")
+    if not path.is_dir():
+        check_hub(str(folder))
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.disable_progress_bar()
 

@@ -69,10 +69,9 @@ class NanoOrbitPipeline(OrbitPipeline):
 class NanoRefinerPipeline(RefinerPipeline):
     """Stage 2 that adds to the coarse orbit with the photo's detail where both agree."""
 
-    def __call__(self, views: Views, *arguments: Any, **options: Any) -> Views:
-        """As `RefinerPipeline`, with the rim of haze around the generated views made an edge."""
-        refined = super().__call__(views, *arguments, **options)
-        return Views(*crisp_but_first(refined.rgb, refined.alpha), refined.cameras)
+    def finished(self, views: Views) -> Views:
+        """The rim of haze around the generated views made an edge."""
+        return Views(*crisp_but_first(views.rgb, views.alpha), views.cameras)
 
     def coarse_orbit(self, orbit: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """The orbit with the reference's detail, twice."""

@@ -5,16 +5,25 @@ from typing import Any, Self, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
+from torch import Tensor
 
+from hi3d.config import check_choice
+from hi3d.diffusion.conditioning import decode_orbit
+from hi3d.diffusion.memory import MEMORY_MODES, MemoryMode, decode_chunk_size
 from hi3d.diffusion.weights import check_folder, named_class, one_line_errors, read_model_index
 from hi3d.errors import InputError
 from hi3d.files import shipped, write_json
+from hi3d.pipelines.sampler import SamplerConfig
+from hi3d.progress import console
 
 P = TypeVar("P", bound="StagePipeline")
 
 
 class StagePipeline(DiffusionPipeline):
     """A pipeline whose folder names its class, so that a stage's folder may hold a subclass."""
+
+    memory: MemoryMode = MEMORY_MODES["fast"]
+    """Set by `set_memory`."""
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> Self:
@@ -55,6 +64,60 @@ class StagePipeline(DiffusionPipeline):
             )
         return held, parts
 
+    def set_memory(self, name: str) -> Self:
+        """Choose how much is held at once; the output stays the same.
+
+        Args:
+            name: `fast`, `balanced` or `low`, see `hi3d.diffusion.memory`.
+
+        Raises:
+            InputError: none of these.
+        """
+        check_choice("memory", name, tuple(MEMORY_MODES))
+        self.memory = MEMORY_MODES[name]
+        return self
+
+    def enable_model_cpu_offload(self, *arguments: Any, **options: Any) -> None:
+        """As diffusers': each network is on the GPU only in its turn; without a GPU nothing."""
+        if not arguments and not options and not torch.accelerator.is_available():
+            console.print("no GPU: the networks stay in the computer's memory")
+            return
+        super().enable_model_cpu_offload(*arguments, **options)
+
+    def set_progress_bar_config(self, **options: Any) -> None:
+        """Change the progress bar of the sampling steps, which is not tqdm's.
+
+        Args:
+            options: `disable` and `desc`.
+
+        Raises:
+            InputError: another option of tqdm.
+        """
+        for name in options:
+            check_choice("set_progress_bar_config", name, ("disable", "desc"))
+        super().set_progress_bar_config(**options)
+
+    @property
+    def progress_bar_config(self) -> dict[str, Any]:
+        """What `set_progress_bar_config` was given."""
+        return getattr(self, "_progress_bar_config", {})
+
+    def batches(self, count: int) -> list[slice]:
+        """Which of `count` orbits are sampled together: all, or one at a time to save memory."""
+        size = 1 if self.memory.sequential else count
+        return [slice(start, start + size) for start in range(0, count, size)]
+
+    def decode(self, latents: Tensor, base: Tensor | None, sampler: SamplerConfig) -> Tensor:
+        """Frames [B, T, 3, H, W] in [0, 1] on the CPU.
+
+        Args:
+            latents: [B, T, C, h, w] at the scale of the diffusion model.
+            base: see `OrbitCondition.base`.
+            sampler: its chunk size.
+        """
+        chunk_size = decode_chunk_size(self.vae, sampler.decode_chunk_size, self.memory)
+        return decode_orbit(self.vae, latents, base, chunk_size).cpu()
+
     def save_config(self, folder: str | Path, **options: Any) -> None:
         """Write `model_index.json`, with the module of this class."""
         super().save_config(folder, **options)
@@ -80,12 +143,13 @@ def check_model(pipeline_class: type[P], path: str) -> tuple[type[P], dict[str, 
     return pipeline_class.checked(shipped(path))
 
 
-def load_pipeline(pipeline_class: type[P], path: str) -> P:
+def load_pipeline(pipeline_class: type[P], path: str, memory: str = "fast") -> P:
     """Load a pipeline on the GPU in half precision where there is one, else on the CPU.
 
     Args:
         pipeline_class: `OrbitPipeline` or `RefinerPipeline`.
         path: model folder, also one that the project ships.
+        memory: see `StagePipeline.set_memory`.
 
     Raises:
         InputError: as `StagePipeline.from_pretrained`.
@@ -93,4 +157,8 @@ def load_pipeline(pipeline_class: type[P], path: str) -> P:
     cuda = torch.cuda.is_available()
     dtype = torch.float16 if cuda else torch.float32
     pipeline = pipeline_class.from_pretrained(shipped(path), dtype=dtype)
+    pipeline.set_memory(memory)
+    if cuda and pipeline.memory.offload:
+        pipeline.enable_model_cpu_offload()
+        return pipeline
     return pipeline.to("cuda" if cuda else "cpu")

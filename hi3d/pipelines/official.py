@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import torch
 from diffusers import EulerDiscreteScheduler
 from torch import Tensor
 
 from hi3d.diffusion.conditioning import VAE
-from hi3d.diffusion.edm import BeforeStep
+from hi3d.diffusion.edm import BeforeStep, Generators
 from hi3d.diffusion.official.aesthetic import AestheticScorer
 from hi3d.diffusion.official.conditioning import (
     blend_weight,
@@ -55,7 +54,7 @@ class OfficialOrbitPipeline(OrbitPipeline):
         elevation_deg: Tensor,
         noise_aug_strength: Tensor,
         base: BaseOrbit | None,
-        generator: torch.Generator | None,
+        generator: Generators,
     ) -> OrbitCondition:
         """As `OrbitPipeline.condition`, by `official_stage1_condition`."""
         return official_stage1_condition(
@@ -107,7 +106,7 @@ class OfficialRefinerPipeline(RefinerPipeline):
         elevation_deg: Tensor,
         noise_aug_strength: Tensor,
         base: Tensor | None,
-        generator: torch.Generator | None,
+        generator: Generators,
     ) -> OrbitCondition:
         """As `RefinerPipeline.condition`, by `official_stage2_condition`."""
         return official_stage2_condition(
@@ -119,13 +118,12 @@ class OfficialRefinerPipeline(RefinerPipeline):
             noise_aug_strength,
             self.unet.config.addition_time_embed_dim,
             generator,
+            self.memory.chunk_size,
         )
 
-    def before_step(
-        self, orbit: Tensor, sigmas: Tensor, generator: torch.Generator | None
-    ) -> BeforeStep:
+    def before_step(self, orbit: Tensor, sigmas: Tensor, generator: Generators) -> BeforeStep:
         """As `RefinerPipeline.before_step`: `blend_with_orbit` at each noise level."""
-        orbit_latents = sampled_latents(self.vae, orbit, generator)
+        orbit_latents = sampled_latents(self.vae, orbit, generator, self.memory.chunk_size)
         num_steps = len(sigmas) - 1
 
         def blend(step: int, latents: Tensor, noise: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Stage 1 as a diffusers pipeline: reference image to orbit (paper, Section 4.2)."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
@@ -9,15 +10,36 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 from hi3d.cameras import NUM_ORBIT_VIEWS, Cameras, orbit_cameras
-from hi3d.diffusion.conditioning import VAE, decode_orbit
+from hi3d.config import check_number
+from hi3d.diffusion.conditioning import VAE
+from hi3d.diffusion.edm import Generators
 from hi3d.diffusion.elevation import ElevationEstimator
 from hi3d.diffusion.guidance import guidance_scales
+from hi3d.diffusion.memory import set_parts
 from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
 from hi3d.diffusion.stage1_condition import stage1_condition
 from hi3d.errors import InputError
 from hi3d.photo.view_alpha import views_alpha
 from hi3d.pipelines.loading import StagePipeline
-from hi3d.pipelines.sampler import SamplerConfig, sampling_progress, sampling_sigmas
+from hi3d.pipelines.sampler import (
+    SamplerConfig,
+    changed_sampler,
+    sampling_sigmas,
+    solver_name,
+)
+from hi3d.pipelines.sampling.inputs import (
+    Photos,
+    generators_for,
+    is_batch,
+    reference_images,
+    spread,
+)
+from hi3d.pipelines.sampling.outputs import check_output_type, frames_as
+from hi3d.pipelines.sampling.step_end import (
+    CallbackOnStepEnd,
+    after_steps,
+    check_tensor_inputs,
+)
 from hi3d.views import ReferenceImage, Views
 
 
@@ -30,6 +52,11 @@ class BaseOrbit:
     alpha: Tensor | None = None  # [B, T, 1, H, W]
     """In [0, 1]; None where it does not say what is background."""
 
+    def __getitem__(self, index: int) -> "BaseOrbit":
+        """One of the B videos, as a batch of one."""
+        alpha = None if self.alpha is None else self.alpha[index][None]
+        return BaseOrbit(self.rgb[index][None], alpha)
+
 
 @dataclass(frozen=True)
 class OrbitOutput:
@@ -39,6 +66,8 @@ class OrbitOutput:
     """16 views; view 0 is the generated front."""
     elevation_deg: float
     """Given or estimated."""
+    frames: Any = None
+    """The views in the form of `output_type`."""
 
 
 class OrbitPipeline(StagePipeline):
@@ -79,46 +108,113 @@ class OrbitPipeline(StagePipeline):
     @torch.no_grad()
     def __call__(
         self,
-        image: ReferenceImage,
-        elevation_deg: float | None = None,
+        image: Photos,
+        elevation_deg: float | Sequence[float | None] | None = None,
         sampler: SamplerConfig | None = None,
-        generator: torch.Generator | None = None,
-    ) -> OrbitOutput:
-        """Generate the orbit.
+        generator: Generators = None,
+        *,
+        num_inference_steps: int | None = None,
+        min_guidance_scale: float | None = None,
+        max_guidance_scale: float | None = None,
+        num_videos_per_prompt: int = 1,
+        output_type: str = "views",
+        callback_on_step_end: CallbackOnStepEnd | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> Any:
+        """Generate the orbit of a photo, or the orbits of several.
 
         Args:
-            image: square reference image of any size.
-            elevation_deg: of the camera that took it; None estimates it.
+            image: a photo or several, see `sampling.inputs`; a `ReferenceImage` is taken as it is,
+                everything else is cut out and framed.
+            elevation_deg: of the camera that took it, or of each; None estimates it.
             sampler: steps and guidance.
-            generator: CPU generator; the same seed gives the same orbit.
+            generator: CPU generator, or one for each orbit: the same seed gives the same orbit.
+            num_inference_steps: in place of the sampler's.
+            min_guidance_scale: in place of the sampler's.
+            max_guidance_scale: in place of the sampler's.
+            num_videos_per_prompt: orbits of each photo, which stand together in the list.
+            output_type: form of `OrbitOutput.frames`, see `sampling.outputs.frames_as`.
+            callback_on_step_end: as in diffusers; may change the latents.
+            callback_on_step_end_tensor_inputs: what it is given.
+
+        Returns:
+            An `OrbitOutput`; a list where several photos or several orbits are asked for.
 
         Raises:
-            InputError: the elevation is not given and this model cannot estimate it, or lies
-                outside (-90, 90).
+            InputError: an argument is wrong, or the elevation is not given and this model cannot
+                estimate it, or lies outside (-90, 90).
         """
-        sampler = sampler or SamplerConfig()
-        # 1. The reference image at the model's resolution.
-        resolution = self.config.resolution
-        small = image.resized(resolution)
-        rgba = torch.cat([small.rgb, small.alpha])[None].to(self.device)
+        sampler = changed_sampler(
+            sampler, num_inference_steps, min_guidance_scale, max_guidance_scale
+        )
+        check_output_type(output_type)
+        check_tensor_inputs(callback_on_step_end_tensor_inputs)
+        check_number("num_videos_per_prompt", num_videos_per_prompt, 1, 1024)
+        photos = reference_images(image, self.config.resolution)
+        elevations = spread("elevation_deg", elevation_deg, len(photos))
+        photos = [photo for photo in photos for _ in range(num_videos_per_prompt)]
+        elevations = [angle for angle in elevations for _ in range(num_videos_per_prompt)]
+        generators = generators_for(generator, len(photos))
+        outputs = []
+        for some in self.batches(len(photos)):
+            made = self._orbits(
+                photos[some],
+                elevations[some],
+                sampler,
+                None if generators is None else generators[some],
+                callback_on_step_end,
+                callback_on_step_end_tensor_inputs,
+            )
+            outputs += [replace(each, frames=frames_as(each.views, output_type)) for each in made]
+        return outputs if is_batch(image) or num_videos_per_prompt > 1 else outputs[0]
+
+    def _orbits(
+        self,
+        images: list[ReferenceImage],
+        elevations_deg: list[float | None],
+        sampler: SamplerConfig,
+        generators: list[torch.Generator] | None,
+        callback: CallbackOnStepEnd | None,
+        tensor_inputs: Sequence[str],
+    ) -> list[OrbitOutput]:
+        # 1. The reference images at the model's resolution.
+        resolution, device = self.config.resolution, self._execution_device
+        small = [image.resized(resolution) for image in images]
+        rgba = torch.stack([torch.cat([each.rgb, each.alpha]) for each in small]).to(device)
         # 2. Image latents for channel concatenation, CLIP embedding for cross-attention, elevation.
-        elevation = self._elevation(rgba, elevation_deg)
-        elevations = torch.tensor([elevation], device=rgba.device)
-        noise_aug_strength = torch.tensor([sampler.noise_aug_strength])
+        angles = [
+            self._elevation(photo[None], given)
+            for photo, given in zip(rgba, elevations_deg, strict=True)
+        ]
+        elevations = torch.tensor(angles, device=device)
+        noise_aug_strength = torch.full((len(images),), sampler.noise_aug_strength)
         base = self.base_orbit(rgba, elevations)
-        condition = self.condition(rgba[:, :3], elevations, noise_aug_strength, base, generator)
-        # 3. Denoise the orbit.
+        condition = self.condition(rgba[:, :3], elevations, noise_aug_strength, base, generators)
+        # 3. Denoise the orbits.
         sigmas = sampling_sigmas(sampler, self.scheduler)
         scales = guidance_scales(sampler.guidance, NUM_ORBIT_VIEWS)
-        with sampling_progress("stage 1", len(sigmas) - 1) as callback:
+        set_parts(self.unet, self.memory.parts, NUM_ORBIT_VIEWS)
+        with after_steps(self, "stage 1", sigmas, callback, tensor_inputs) as after_step:
             latents = sample_orbit_latents(
-                self.unet, condition, sigmas, scales, generator, callback
+                self.unet,
+                condition,
+                sigmas,
+                scales,
+                generators,
+                after_step,
+                None,
+                solver_name(sampler, self.scheduler),
+                self.memory.sequential,
             )
         # 4. Decode, and tell the object from the white background.
-        frames = decode_orbit(self.vae, latents, condition.base, sampler.decode_chunk_size)[0].cpu()
-        cameras = orbit_cameras(elevation, resolution)
-        alpha = self.view_alpha(frames, image, cameras, base)
-        return OrbitOutput(Views(frames, alpha, cameras), elevation)
+        frames = self.decode(latents, condition.base, sampler)
+        outputs = []
+        for i, (image, angle) in enumerate(zip(images, angles, strict=True)):
+            cameras = orbit_cameras(angle, resolution)
+            alpha = self.view_alpha(frames[i], image, cameras, None if base is None else base[i])
+            views = Views(frames[i], alpha, cameras)
+            outputs.append(OrbitOutput(views, angle, views))
+        return outputs
 
     def condition(
         self,
@@ -126,7 +222,7 @@ class OrbitPipeline(StagePipeline):
         elevation_deg: Tensor,
         noise_aug_strength: Tensor,
         base: BaseOrbit | None,
-        generator: torch.Generator | None,
+        generator: Generators,
     ) -> OrbitCondition:
         """What the UNet is told.
 
@@ -135,7 +231,7 @@ class OrbitPipeline(StagePipeline):
             elevation_deg: [B].
             noise_aug_strength: [B].
             base: of `base_orbit`.
-            generator: CPU generator of the noise augmentation.
+            generator: CPU generator of the noise augmentation, or one for each.
         """
         return stage1_condition(
             self.vae,
@@ -146,6 +242,7 @@ class OrbitPipeline(StagePipeline):
             NUM_ORBIT_VIEWS,
             None if base is None else base.rgb,
             generator,
+            self.memory.chunk_size,
         )
 
     def base_orbit(self, reference: Tensor, elevation_deg: Tensor) -> BaseOrbit | None:

@@ -1,20 +1,44 @@
 """Stage 2 as a diffusers pipeline: orbit to high-resolution orbit (paper, Section 4.3)."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers import EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
-from hi3d.diffusion.conditioning import VAE, decode_orbit
-from hi3d.diffusion.edm import BeforeStep
+from hi3d.config import check_number
+from hi3d.diffusion.conditioning import VAE
+from hi3d.diffusion.edm import BeforeStep, Generators
 from hi3d.diffusion.elevation import ElevationEstimator
 from hi3d.diffusion.guidance import guidance_scales
+from hi3d.diffusion.memory import set_parts
 from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
 from hi3d.diffusion.stage2_condition import stage2_condition
+from hi3d.errors import InputError
 from hi3d.photo.view_alpha import views_alpha
 from hi3d.pipelines.loading import StagePipeline
-from hi3d.pipelines.sampler import SamplerConfig, sampling_progress, sampling_sigmas
+from hi3d.pipelines.sampler import (
+    SamplerConfig,
+    changed_sampler,
+    sampling_sigmas,
+    solver_name,
+)
+from hi3d.pipelines.sampling.inputs import (
+    Photos,
+    generators_for,
+    is_batch,
+    reference_images,
+    spread,
+)
+from hi3d.pipelines.sampling.outputs import check_output_type, frames_as
+from hi3d.pipelines.sampling.step_end import (
+    CallbackOnStepEnd,
+    after_steps,
+    check_tensor_inputs,
+)
 from hi3d.views import ReferenceImage, Views
 
 
@@ -57,51 +81,122 @@ class RefinerPipeline(StagePipeline):
     @torch.no_grad()
     def __call__(
         self,
-        views: Views,
-        image: ReferenceImage,
+        views: Views | Sequence[Views],
+        image: Photos,
         sampler: SamplerConfig | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Views:
-        """Refine the orbit.
+        generator: Generators = None,
+        *,
+        num_inference_steps: int | None = None,
+        min_guidance_scale: float | None = None,
+        max_guidance_scale: float | None = None,
+        num_videos_per_prompt: int = 1,
+        output_type: str = "views",
+        callback_on_step_end: CallbackOnStepEnd | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> Any:
+        """Refine an orbit, or several.
 
         Args:
-            views: stage 1's orbit; its cameras say the elevation.
-            image: the reference image, at this stage's resolution or larger.
+            views: stage 1's orbit, or a list; the cameras say the elevation.
+            image: the photo of it or of each, at this stage's resolution or larger, as for
+                `OrbitPipeline`.
             sampler: steps and guidance.
-            generator: CPU generator; the same seed gives the same orbit.
+            generator: CPU generator, or one for each orbit: the same seed gives the same orbit.
+            num_inference_steps: in place of the sampler's.
+            min_guidance_scale: in place of the sampler's.
+            max_guidance_scale: in place of the sampler's.
+            num_videos_per_prompt: refined orbits of each orbit, which stand together in the list.
+            output_type: form of the result, see `sampling.outputs.frames_as`.
+            callback_on_step_end: as in diffusers; may change the latents.
+            callback_on_step_end_tensor_inputs: what it is given.
 
         Returns:
-            As many views at `resolution`.
+            As many views at `resolution`; a list where several orbits are given or asked for.
+
+        Raises:
+            InputError: an argument is wrong, or the orbits have different numbers of views.
         """
-        sampler = sampler or SamplerConfig()
-        num_views, size = len(views), (self.config.resolution, self.config.resolution)
-        # 1. The orbit at the target resolution, its first frame replaced by the photo.
-        reference = image.resized(self.config.resolution).rgb[None].to(self.device)
-        orbit = F.interpolate(views.rgb, size, mode="bicubic", align_corners=False).clamp(0, 1)
-        orbit = torch.cat([reference, orbit[1:].to(self.device)])[None]
+        sampler = changed_sampler(
+            sampler, num_inference_steps, min_guidance_scale, max_guidance_scale
+        )
+        check_output_type(output_type)
+        check_tensor_inputs(callback_on_step_end_tensor_inputs)
+        check_number("num_videos_per_prompt", num_videos_per_prompt, 1, 1024)
+        photos = reference_images(image, self.config.resolution)
+        orbits = spread("views", views, len(photos))
+        if len({len(orbit) for orbit in orbits}) > 1:
+            raise InputError("orbits of different numbers of views: refine them one by one")
+        photos = [photo for photo in photos for _ in range(num_videos_per_prompt)]
+        orbits = [orbit for orbit in orbits for _ in range(num_videos_per_prompt)]
+        generators = generators_for(generator, len(photos))
+        outputs = []
+        for some in self.batches(len(photos)):
+            made = self._refined(
+                orbits[some],
+                photos[some],
+                sampler,
+                None if generators is None else generators[some],
+                callback_on_step_end,
+                callback_on_step_end_tensor_inputs,
+            )
+            outputs += [frames_as(self.finished(each), output_type) for each in made]
+        return outputs if is_batch(image) or num_videos_per_prompt > 1 else outputs[0]
+
+    def _refined(
+        self,
+        orbits: list[Views],
+        images: list[ReferenceImage],
+        sampler: SamplerConfig,
+        generators: list[torch.Generator] | None,
+        callback: CallbackOnStepEnd | None,
+        tensor_inputs: Sequence[str],
+    ) -> list[Views]:
+        # 1. The orbits at the target resolution, their first frames replaced by the photos.
+        size, device = (self.config.resolution, self.config.resolution), self._execution_device
+        small = [image.resized(self.config.resolution).rgb for image in images]
+        references = torch.stack(small).to(device)
+        orbit = torch.stack([_enlarged(views.rgb, size) for views in orbits]).to(device)
+        orbit = torch.cat([references[:, None], orbit[:, 1:]], dim=1)
         # 2. Image latents, orbit latents and depth for channel concatenation, CLIP embedding for
         # cross-attention, and the elevation.
-        orbit, base = self.coarse_orbit(orbit, reference)
+        orbit, base = self.coarse_orbit(orbit, references)
+        elevations = [views.cameras.elevation_deg.mean() for views in orbits]
         condition = self.condition(
-            reference,
+            references,
             orbit,
-            views.cameras.elevation_deg.mean()[None].float().to(self.device),
-            torch.tensor([sampler.noise_aug_strength]),
+            torch.stack(elevations).float().to(device),
+            torch.full((len(orbits),), sampler.noise_aug_strength),
             base,
-            generator,
+            generators,
         )
-        # 3. Denoise the refined orbit.
+        # 3. Denoise the refined orbits.
         sigmas = sampling_sigmas(sampler, self.scheduler)
-        scales = guidance_scales(sampler.guidance, num_views)
-        before_step = self.before_step(orbit, sigmas, generator)
-        with sampling_progress("stage 2", len(sigmas) - 1) as callback:
+        scales = guidance_scales(sampler.guidance, orbit.shape[1])
+        set_parts(self.unet, self.memory.parts, orbit.shape[1])
+        before_step = self.before_step(orbit, sigmas, generators)
+        with after_steps(self, "stage 2", sigmas, callback, tensor_inputs) as after_step:
             latents = sample_orbit_latents(
-                self.unet, condition, sigmas, scales, generator, callback, before_step
+                self.unet,
+                condition,
+                sigmas,
+                scales,
+                generators,
+                after_step,
+                before_step,
+                solver_name(sampler, self.scheduler),
+                self.memory.sequential,
             )
         # 4. Decode, and tell the object from the white background.
-        frames = decode_orbit(self.vae, latents, condition.base, sampler.decode_chunk_size)[0].cpu()
-        alpha = self.view_alpha(frames, image, views)
-        return Views(frames, alpha, views.cameras.resized(size[1], size[0]))
+        refined = []
+        decoded = self.decode(latents, condition.base, sampler)
+        for frames, views, image in zip(decoded, orbits, images, strict=True):
+            alpha = self.view_alpha(frames, image, views)
+            refined.append(Views(frames, alpha, views.cameras.resized(size[1], size[0])))
+        return refined
+
+    def finished(self, views: Views) -> Views:
+        """What is done to the refined views last; nothing in the paper's refiner."""
+        return views
 
     def view_alpha(self, frames: Tensor, image: ReferenceImage, views: Views) -> Tensor:
         """Opacity of the refined frames; that of frame 0 is the reference image's.
@@ -124,7 +219,7 @@ class RefinerPipeline(StagePipeline):
         elevation_deg: Tensor,
         noise_aug_strength: Tensor,
         base: Tensor | None,
-        generator: torch.Generator | None,
+        generator: Generators,
     ) -> OrbitCondition:
         """What the UNet is told.
 
@@ -134,7 +229,7 @@ class RefinerPipeline(StagePipeline):
             elevation_deg: [B].
             noise_aug_strength: [B].
             base: [B, T, 3, H, W] in [0, 1], see `OrbitCondition.base`.
-            generator: CPU generator of the noise augmentation.
+            generator: CPU generator of the noise augmentation, or one for each.
         """
         return stage2_condition(
             self.vae,
@@ -146,17 +241,18 @@ class RefinerPipeline(StagePipeline):
             noise_aug_strength,
             base,
             generator,
+            self.memory.chunk_size,
         )
 
     def before_step(
-        self, orbit: Tensor, sigmas: Tensor, generator: torch.Generator | None
+        self, orbit: Tensor, sigmas: Tensor, generator: Generators
     ) -> BeforeStep | None:
         """What changes the latents before each step; None for the paper's refiner.
 
         Args:
-            orbit: [1, T, 3, H, W] in [0, 1].
+            orbit: [B, T, 3, H, W] in [0, 1].
             sigmas: [num_steps + 1].
-            generator: CPU generator.
+            generator: CPU generator, or one for each.
         """
         return None
 
@@ -164,10 +260,14 @@ class RefinerPipeline(StagePipeline):
         """What the refiner is given of stage 1, and the video whose difference is diffused.
 
         Args:
-            orbit: [1, T, 3, H, W] in [0, 1], at this stage's resolution.
-            reference: [1, 3, H, W] in [0, 1].
+            orbit: [B, T, 3, H, W] in [0, 1], at this stage's resolution.
+            reference: [B, 3, H, W] in [0, 1].
 
         Returns:
             The orbit, and None: the paper's refiner diffuses the latents themselves.
         """
         return orbit, None
+
+
+def _enlarged(rgb: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(rgb, size, mode="bicubic", align_corners=False).clamp(0, 1)

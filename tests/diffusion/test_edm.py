@@ -76,7 +76,7 @@ def test_euler_is_exact_for_a_point():
         lambda x, sigma: point.expand_as(x),
         torch.randn(1, 2),
         karras_sigmas(5, sigma_max=80.0),
-        lambda i, denoised: steps.append(i),
+        lambda i, x, denoised: steps.append(i),
     )
     torch.testing.assert_close(sampled, point, atol=1e-4, rtol=0)
     assert steps == [0, 1, 2, 3, 4]

@@ -190,3 +190,14 @@ def test_converted_folders_run_by_the_public_pipelines(folders):
     refined = refiner(coarse, image, sampler, seeded_generator(0))
     assert refined.rgb.shape == (16, 3, 32, 32)
     assert torch.equal(refined.rgb, refiner(coarse, image, sampler, seeded_generator(0)).rgb)
+    generators = [seeded_generator(0), seeded_generator(1)]
+    both = orbit([image, image], 10.0, sampler, generators)
+    assert_close = torch.testing.assert_close
+    assert_close(both[1].views.rgb, views(10.0, 1).rgb, atol=1e-5, rtol=0)
+    generators = [seeded_generator(0), seeded_generator(1)]
+    orbit.set_memory("low")
+    refiner.set_memory("low")
+    assert_close(views(10.0).rgb, coarse.rgb, atol=1e-5, rtol=0)
+    again = refiner([coarse, coarse], [image, image], sampler, generators)
+    assert_close(again[0].rgb, refined.rgb, atol=1e-5, rtol=0)
+    assert (again[1].rgb - refined.rgb).abs().max() > 1e-3

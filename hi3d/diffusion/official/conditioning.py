@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection, DPTForDepthEstimation
 
 from hi3d.diffusion.conditioning import (
+    CHUNK_SIZE,
     CLIP_MEAN,
     CLIP_STD,
     VAE,
@@ -20,6 +21,7 @@ from hi3d.diffusion.conditioning import (
     encode_condition,
     encode_frames,
 )
+from hi3d.diffusion.edm import Generators, randn
 from hi3d.diffusion.official.aesthetic import AestheticScorer
 from hi3d.diffusion.sampling import OrbitCondition
 
@@ -97,7 +99,12 @@ def official_image_embeds(image_encoder: CLIPVisionModelWithProjection, rgb: Ten
     return image_encoder(pixel_values=pixels).image_embeds[:, None]
 
 
-def official_depth(depth_estimator: DPTForDepthEstimation, frames: Tensor, scale: int) -> Tensor:
+def official_depth(
+    depth_estimator: DPTForDepthEstimation,
+    frames: Tensor,
+    scale: int,
+    chunk_size: int = CHUNK_SIZE,
+) -> Tensor:
     """Inverse depth of every frame, three times finer than the latents, folded into channels.
 
     The estimator sees frames of its own size, 384 for frames of 1024; its output is resized first
@@ -107,13 +114,15 @@ def official_depth(depth_estimator: DPTForDepthEstimation, frames: Tensor, scale
         depth_estimator: its config says the input size.
         frames: [B, T, 3, H, W], about in [0, 1].
         scale: H / h, of the VAE.
+        chunk_size: frames estimated together.
 
     Returns:
         [B, T, 9, H / scale, W / scale] in [0, 1], 1 nearest.
     """
     size = depth_estimator.config.image_size
     pixels = F.interpolate(frames.flatten(0, 1) * 2 - 1, (size, size), mode="bilinear")
-    depth = depth_estimator(pixel_values=pixels.to(depth_estimator.dtype)).predicted_depth
+    chunks = pixels.to(depth_estimator.dtype).split(chunk_size)
+    depth = torch.cat([depth_estimator(pixel_values=chunk).predicted_depth for chunk in chunks])
     fine = [side // scale * SHUFFLE for side in frames.shape[-2:]]
     depth = F.interpolate(depth[:, None].float(), fine, mode="bilinear")
     depth = depth - depth.amin((1, 2, 3), keepdim=True)
@@ -131,7 +140,7 @@ def official_stage1_condition(
     num_frames: int,
     scored: Tensor | None = None,  # [B, 3, H, W]
     width: int = SINUSOID,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> OrbitCondition:
     """Image latents (the mode, not scaled), image embedding and the vector with its score.
 
@@ -146,7 +155,7 @@ def official_stage1_condition(
         scored: [B, 3, H, W] in [0, 1]; the released stage 1 was trained with the score of the true
             back view, and is sampled with the reference's, which None takes.
         width: of each part of the vector condition.
-        generator: CPU generator of the noise augmentation.
+        generator: CPU generator of the noise augmentation, or one for each orbit.
 
     Returns:
         The condition of B orbits; `concat` is [B, T, C, h, w].
@@ -168,7 +177,8 @@ def official_stage2_condition(
     elevation_deg: Tensor,  # [B]
     noise_aug_strength: Tensor,  # [B]
     width: int = SINUSOID,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
+    chunk_size: int = CHUNK_SIZE,
 ) -> OrbitCondition:
     """Depth and orbit latents of the same noised frames, image embedding and vector.
 
@@ -180,14 +190,16 @@ def official_stage2_condition(
         elevation_deg: [B].
         noise_aug_strength: [B], see `augment_with_noise`.
         width: of each part of the vector condition.
-        generator: CPU generator of the noise augmentation.
+        generator: CPU generator of the noise augmentation, or one for each orbit.
+        chunk_size: frames that the VAE and the depth model take together.
 
     Returns:
         The condition of B orbits; `concat` is [B, T, 9 + C, h, w], depth first.
     """
     augmented = augment_with_noise(orbit, noise_aug_strength, generator)
-    latents = encode_condition(vae, augmented)
-    depth = official_depth(depth_estimator, augmented, orbit.shape[-1] // latents.shape[-1])
+    latents = encode_condition(vae, augmented, chunk_size)
+    scale = orbit.shape[-1] // latents.shape[-1]
+    depth = official_depth(depth_estimator, augmented, scale, chunk_size)
     return OrbitCondition(
         torch.cat([depth.to(latents), latents], dim=2),
         official_image_embeds(image_encoder, orbit[:, 0]),
@@ -195,19 +207,22 @@ def official_stage2_condition(
     )
 
 
-def sampled_latents(vae: VAE, frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def sampled_latents(
+    vae: VAE, frames: Tensor, generator: Generators = None, chunk_size: int = CHUNK_SIZE
+) -> Tensor:
     """A sample of the posterior at the scale of the diffusion model.
 
     Args:
         vae: encoder.
         frames: [B, T, 3, H, W] in [0, 1].
-        generator: CPU generator.
+        generator: CPU generator, or one for each orbit.
+        chunk_size: frames encoded together.
 
     Returns:
         [B, T, C, h, w].
     """
-    mean, std = encode_frames(vae, frames)
-    noise = torch.randn(std.shape, generator=generator).to(std)
+    mean, std = encode_frames(vae, frames, chunk_size)
+    noise = randn(std.shape, generator).to(std)
     return (mean + std * noise) * vae.config.scaling_factor
 
 

@@ -1,0 +1,1 @@
+"""What both stages' pipelines take and give."""
