@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ class TextToImage:
             ) from error
 
     def _run(self, prompt: str, seed: int) -> Image.Image:
-        config, accepted = self.config, self._pipeline.__call__.__code__.co_varnames
+        # Through decorators: diffusers wraps every call.
+        config, accepted = self.config, signature(self._pipeline.__call__).parameters
         options: dict[str, Any] = {
             "num_inference_steps": config.steps,
             "height": config.size,

@@ -47,8 +47,12 @@ def tiny_artist(tmp_path_factory) -> str:
     torch.manual_seed(0)
     pipeline = StableDiffusionPipeline(
         AutoencoderKL(block_out_channels=(32,), latent_channels=4),
-        CLIPTextModel(CLIPTextConfig(vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-                                     num_attention_heads=2)),
+        CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                num_attention_heads=2,
+            )
+        ),
         tokenizer,
         UNet2DConditionModel(
             16, block_out_channels=(32,), layers_per_block=1, cross_attention_dim=16,
