@@ -173,7 +173,11 @@ def test_the_address_of_a_folder_is_that_of_its_index(server, make_shards):
     uids = make_shards(folder / "orbits", [2, 1])
     for source in (f"{url}/orbits", f"{url}/orbits/", f"{url}/orbits/index.json"):
         assert uids_of(source) == uids
-    for source in (f"{url}/orbits?key=a.tar/b", f"{url}/orbits/?k=1", f"{url}/orbits/index.json?k=1"):
+    for source in (
+        f"{url}/orbits?key=a.tar/b",
+        f"{url}/orbits/?k=1",
+        f"{url}/orbits/index.json?k=1",
+    ):
         assert uids_of(source) == uids
         assert all(shard.url.endswith(source[source.index("?") :]) for shard in find_shards(source))
 
