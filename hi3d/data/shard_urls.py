@@ -109,9 +109,9 @@ def split_query(url: str) -> tuple[str, str]:
 
     What signs an address is often there. Paths and commands have none.
     """
-    path, mark, query = (
-        url.partition("?") if re.match(r"[a-z][a-z0-9+]+://", url) else (url, "", "")
-    )
+    if not re.match(r"[a-z][a-z0-9+]+://", url):
+        return url, ""
+    path, mark, query = url.partition("?")
     return path, mark + query
 
 

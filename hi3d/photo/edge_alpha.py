@@ -7,7 +7,7 @@ and B that a little further outside, so a black edge and a nearly white one are 
 import numpy as np
 from scipy import ndimage
 
-THIN_WINDOW = 5  # pixels, around a thin part, whose darkest pixel has its color
+THIN_WINDOW = 13  # pixels, around a thin part, whose darkest pixel has its color
 
 
 def edge_alpha(

@@ -25,6 +25,7 @@ SHARP_STEP = math.log(4)  # at a contour on exact white: three grey levels
 AREA_EXPONENT = 0.15  # a small part of sharp contrast does not outweigh a large one
 MIN_AREA = 1e-3  # of the image; below it a contour is noise
 MIN_HOLE = 6  # pixels
+SHARP_HOLE = 0.5  # of the object's median deviation around a smaller hole; a gleam fades to white
 MIN_ISLAND_SHARE = 0.03  # islands below this share of the largest are dropped
 BLURRED_EDGE = 2  # pixels on each side of a contour that does not stand on exact white
 MIN_AGREED = 0.85  # of hazy views' objects in the median; below it the views contradict
@@ -202,5 +203,10 @@ def _holes(deviation: np.ndarray, background: np.ndarray, threshold: float) -> n
     if count == 0:
         return np.zeros_like(background)
     sizes = np.bincount(labels.ravel())
-    large = np.flatnonzero(sizes >= MIN_HOLE)
-    return np.isin(labels, large[large > 0])
+    around = ndimage.maximum_filter(labels, 3) * (labels == 0)
+    edges = np.bincount(around.ravel(), deviation.ravel(), count + 1)
+    edges = edges / np.bincount(around.ravel(), minlength=count + 1).clip(1)
+    sharp = edges > SHARP_HOLE * np.median(deviation[~background])
+    hole = (sizes >= MIN_HOLE) | (sharp & (threshold < GREY_LEVEL))
+    hole[0] = False
+    return np.asarray(hole[labels])

@@ -119,7 +119,7 @@ def make_surface(context: Context[Reconstruction]) -> SurfaceMesh:
     )
     all_views = concatenate_views(views, between)
     grid = fit_neus(all_views, config.neus, given.seed)
-    surface = extract_mesh(grid, config.meshing, views.cameras)
+    surface = extract_mesh(grid, config.meshing, views.cameras, views)
     context.facts.update(num_views=len(all_views), num_faces=len(surface.faces))
     return surface
 

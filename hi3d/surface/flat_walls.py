@@ -39,8 +39,8 @@ def with_flat_walls(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
         A new mesh of the same faces.
     """
     vertices = np.array(mesh.vertices)
-    links = _links(mesh)
-    normals = _smoothed_normals(mesh, links)
+    links = neighbor_links(mesh)
+    normals = smoothed_normals(mesh, links, NORMAL_SMOOTHINGS)
     areas = np.bincount(
         mesh.faces.ravel(), np.repeat(mesh.area_faces / 3, 3), minlength=len(vertices)
     )
@@ -128,18 +128,27 @@ def _bend(points: np.ndarray, normal: np.ndarray) -> float:
     return float(np.ptp(np.percentile(flat, [2, 98])))
 
 
-def _links(mesh: trimesh.Trimesh) -> csr_matrix:
-    """[V, V], 1 between neighbors."""
+def neighbor_links(mesh: trimesh.Trimesh) -> csr_matrix:
+    """Which of the V vertices of a mesh share an edge: [V, V], 1 between neighbors."""
     edges, count = mesh.edges_unique, len(mesh.vertices)
     links = csr_matrix((np.ones(len(edges)), edges.T), shape=(count, count))
     return (links + links.T).tocsr()
 
 
-def _smoothed_normals(mesh: trimesh.Trimesh, links: csr_matrix) -> np.ndarray:
-    """Unit normals [V, 3], averaged over some rings of neighbors."""
+def smoothed_normals(mesh: trimesh.Trimesh, links: csr_matrix, passes: int) -> np.ndarray:
+    """Unit normals of a mesh's vertices, averaged over rings of neighbors.
+
+    Args:
+        mesh: V vertices.
+        links: [V, V], 1 between neighbors.
+        passes: how often each normal becomes the mean of itself and its neighbors' mean.
+
+    Returns:
+        [V, 3]
+    """
     normals = np.array(mesh.vertex_normals)
     mean = diags(1 / np.asarray(links.sum(1)).ravel().clip(1)) @ links
-    for _ in range(NORMAL_SMOOTHINGS):
+    for _ in range(passes):
         normals = (normals + mean @ normals) / 2
     result: np.ndarray = normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-9)
     return result

@@ -13,8 +13,10 @@ from hi3d.mesh import SurfaceMesh
 from hi3d.surface.flat_walls import with_flat_walls
 from hi3d.surface.grid import GridField
 from hi3d.surface.marching_cubes import marching_cubes
+from hi3d.surface.printed_walls import with_printed_walls
 from hi3d.surface.topology import topology
 from hi3d.surface.unseen_side import flatten_unseen_side
+from hi3d.views import Views
 
 MIN_COMPONENT_SHARE = 0.02  # of the largest piece's volume; smaller pieces are floaters
 MIN_AREA_SHARE = 0.01  # of the largest piece's area: beside a thin sheet a speck has volume enough
@@ -35,7 +37,8 @@ class MeshingConfig:
     """Taubin smoothing passes, 0 to 1000, against noise of about a voxel, without shrinking. A
     smoother surface also decimates further without opening."""
     flat_walls: bool = True
-    """Move the vertices of large walls, which are flat but for noise below a voxel, onto planes."""
+    """Move the vertices of large walls, which are flat but for noise below a voxel, onto planes,
+    and those with print to where the views agree on it."""
     flatten_unseen_side: bool = True
     """Span the side that no camera sees from its visible rim; needs the cameras."""
 
@@ -45,7 +48,10 @@ class MeshingConfig:
 
 
 def extract_mesh(
-    field: GridField, config: MeshingConfig | None = None, cameras: Cameras | None = None
+    field: GridField,
+    config: MeshingConfig | None = None,
+    cameras: Cameras | None = None,
+    views: Views | None = None,
 ) -> SurfaceMesh:
     """The zero level set of a field as a closed mesh, coloured by the field.
 
@@ -54,6 +60,7 @@ def extract_mesh(
         config: settings; None = the defaults.
         cameras: of the views that the field was fitted to; without them the side that they do not
             see stays as it is.
+        views: that the field was fitted to; without them walls with print stay as they are.
 
     Returns:
         A watertight mesh with positive volume, on the field's device.
@@ -65,6 +72,9 @@ def extract_mesh(
     mesh = without_floaters(marching_cubes(field), MIN_COMPONENT_SHARE)
     if config.smoothing_iterations > 0:
         mesh = smoothed(mesh, config.smoothing_iterations)
+    if config.flat_walls and views is not None:
+        printed = with_printed_walls(mesh, views)
+        mesh = printed if is_sound(printed) else mesh
     if config.flat_walls:
         flat = with_flat_walls(mesh)
         mesh = flat if is_sound(flat) else mesh

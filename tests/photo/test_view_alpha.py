@@ -59,6 +59,18 @@ def test_holes_open_unless_the_object_has_parts_as_white():
     assert iou(disc_photo[1], ring()) > 0.95  # the photo says: a white part, not a hole
 
 
+def test_holes_of_a_few_pixels_open_and_gleams_do_not():
+    solid = ring()
+    alpha, gleam = solid.clone(), painted(solid, 0.3)
+    alpha[:, 45:47, 40:42] = 0
+    distance = (torch.arange(SIZE) - 45.0).square()
+    spot = (-(distance[:, None] + distance) / 10).exp()
+    gleam = gleam + (1 - gleam) * (1.05 * spot).clamp(max=1)
+    assert not (view_alpha(painted(alpha, 0.3))[:, 45:47, 40:42] > 0.5).any()
+    assert (gleam[:, 45, 45] == 1).all()
+    assert view_alpha(gleam)[0, 45, 45] > 0.5
+
+
 def test_view_0_has_the_photos_own_opacity_and_no_view_is_empty():
     alpha = ring()
     alpha[..., : SIZE // 2] = 0  # half a disc, so that left and right differ
