@@ -69,6 +69,7 @@ def test_cached_orbits_that_cannot_be(orbits, tiny_models, tmp_path):
     with pytest.raises(InputError, match="stage1_share is 2"):
         experiment("stage1_share=2")
     with pytest.raises(InputError, match="augments"):
-        build_module(experiment("stage1_orbits=x", config="nano/stage2.yaml"))
+        more = ("stage1_orbits=x", "data.random_start=false")
+        build_module(experiment(*more, config="nano/stage2.yaml"))
     with pytest.raises(InputError, match="no stage 1 given"):
         cache_stage1_orbits(experiment("stage1=null"), tmp_path / "stage1")
