@@ -68,8 +68,8 @@ def test_cached_orbits_that_cannot_be(orbits, tiny_models, tmp_path):
         experiment("stage1_orbits=x", "data.random_start=true")
     with pytest.raises(InputError, match="stage1_share is 2"):
         experiment("stage1_share=2")
+    more = ("stage1_orbits=x", "data.random_start=false")
     with pytest.raises(InputError, match="augments"):
-        more = ("stage1_orbits=x", "data.random_start=false")
         build_module(experiment(*more, config="nano/stage2.yaml"))
     with pytest.raises(InputError, match="no stage 1 given"):
         cache_stage1_orbits(experiment("stage1=null"), tmp_path / "stage1")
