@@ -1,4 +1,4 @@
-# make demo | test | check | env | format | docs
+# make demo | test | check | gpu-check | env | format | docs
 PYTHON ?= python3
 VENV ?= .venv
 # Where the environment lacks a GPU, PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # A process per core with a thread each: a whole run takes half the time of one process.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test check env format
+.PHONY: demo test check gpu-check env format
 
 demo: env
 	$(BIN)/python scripts/generate.py $(PHOTO) --output $(OUTPUT) resume=true
@@ -23,6 +23,9 @@ check: env
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PYTEST)
+
+gpu-check: env  # what a GPU does with the full size, in under ten minutes
+	$(BIN)/python benchmarks/gpu_check.py --output outputs/gpu_check
 
 format: env
 	$(BIN)/ruff format .

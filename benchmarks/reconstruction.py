@@ -2,7 +2,7 @@
 
     python benchmarks/reconstruction.py OBJECTS --output DIR [--only NAME ...] [key=value ...]
 
-OBJECTS is a folder of GLB files; those in reconstruction_objects.yaml are used. For each, 16 views
+OBJECTS is a folder of GLB files; those in objects/reconstruction.yaml are used. For each, 16 views
 at elevation 20 are rendered and reconstructed, and 8 views between them are kept for testing.
 Beside our mesh stand the visual hull of the views and the ceiling: fusion of the true depth, closed
 by the same rule. Every object has its own process; a run that was stopped goes on where it was, and
@@ -48,7 +48,7 @@ from hi3d.surface.visual_hull import HALF_EXTENT, hull_sdf
 
 NUM_UNSEEN = 8
 GRIDS = ("IoU64", "IoU128")
-OBJECT_LIST = Path(__file__).with_name("reconstruction_objects.yaml")
+OBJECT_LIST = Path(__file__).with_name("objects") / "reconstruction.yaml"
 SHEET_CELL = 256
 SHEET_AZIMUTHS_DEG, SHEET_ELEVATIONS_DEG = (30.0, 150.0, 270.0), (20.0, 45.0, -30.0)
 

@@ -1,4 +1,4 @@
-"""Encode a training's orbits once: scripts/cache_latents.py --config FILE --output DIR."""
+"""Encode orbits, or sample stage 1's, once: scripts/cache_latents.py --config FILE --output DIR."""
 
 from pathlib import Path
 
@@ -13,16 +13,24 @@ def main() -> None:
         "hi3d.training.experiment:Stage1Experiment",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the latents")
+    parser.add_argument(
+        "--stage1-orbits",
+        action="store_true",
+        help="sample stage 1 instead, for stage1_orbits=DIR of stage 2's training",
+    )
     arguments = parse_arguments(parser)
     if arguments.config is None:
         raise InputError("no config given: add --config configs/stage1.yaml")
     from hi3d.progress import console
-    from hi3d.training.scaling.cached_training import cache_latents
+    from hi3d.training.scaling.cached_training import cache_latents, cache_stage1_orbits
     from hi3d.training.tasks import load_experiment
 
     experiment = load_experiment(arguments.config, arguments.overrides)
-    count = cache_latents(experiment, Path(arguments.output))
-    console.print(f"{count} orbits: train with latents={arguments.output}", markup=False)
+    cache, key = cache_latents, "latents"
+    if arguments.stage1_orbits:
+        cache, key = cache_stage1_orbits, "stage1_orbits"
+    count = cache(experiment, Path(arguments.output))
+    console.print(f"{count} orbits: train with {key}={arguments.output}", markup=False)
 
 
 if __name__ == "__main__":

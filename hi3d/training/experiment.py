@@ -5,7 +5,9 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from hi3d.config import check_number
 from hi3d.degradation.draws import DegradationConfig
+from hi3d.diffusion.guidance import GuidanceConfig
 from hi3d.diffusion.unet import UNetConfig
 from hi3d.errors import InputError
 from hi3d.training.scaling.trainable import LORA, LoraConfig, patterns_of
@@ -117,6 +119,8 @@ class TrainerConfig:
     """tensorboard (files in `logs/`) or wandb."""
     hardware: str = "A100"
     """Device for which `dry_run` projects the days: one of those that it names."""
+    peak_tflops: float | None = None
+    """Of one device, 10^12 operations per second, for the log's MFU; None takes a known GPU's."""
     num_threads: int | None = None
     """CPU threads of torch; None leaves torch's default."""
 
@@ -126,6 +130,8 @@ class TrainerConfig:
                 raise InputError(
                     f"trainer.{name}={getattr(self, name)}: give a number of at least 1"
                 )
+        if self.peak_tflops is not None:
+            check_number("trainer.peak_tflops", self.peak_tflops, 1e-3, 1e6)
 
 
 @dataclass
@@ -238,11 +244,22 @@ class Stage2Experiment(DiffusionExperiment):
     """Model folder of the depth model (DPT)."""
     stage1: str | None = None
     """Model folder of a trained stage 1, to train on its outputs too (paper, Section 4.3)."""
+    stage1_orbits: str | None = None
+    """Folder of stage 1's outputs for these orbits, sampled once by scripts/cache_latents.py
+    --stage1-orbits; None samples them in each step. Orbits that it lacks are degraded."""
     stage1_share: float = 0.0
-    """Share of steps on stage-1 outputs; the others see degraded true orbits."""
+    """Share of orbits that are stage-1 outputs, 0 to 1; the others are degraded true orbits."""
     stage1_resolution: int = 512
     stage1_steps: int = 25
     stage1_sigma_max: float = 700.0
+    stage1_guidance: GuidanceConfig = field(default_factory=lambda: GuidanceConfig(max_scale=1.0))
+    """Guidance with which stage 1 is run, that of inference; all 1 is none."""
     noise_aug_inference: float = 0.02
     """Noise augmentation with which stage 1 is run."""
     degradation: DegradationConfig = field(default_factory=DegradationConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("stage1_share", self.stage1_share, 0, 1)
+        if self.stage1_orbits is not None and self.data.random_start:
+            raise InputError("stage1_orbits begin with view 0: set data.random_start=false")

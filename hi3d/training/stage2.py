@@ -7,16 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hi3d.degradation.pipeline import degrade
-from hi3d.diffusion.conditioning import decode_orbit
-from hi3d.diffusion.edm import karras_sigmas
-from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
-from hi3d.diffusion.stage1_condition import stage1_condition
+from hi3d.diffusion.sampling import OrbitCondition
 from hi3d.diffusion.stage2_condition import stage2_condition
 from hi3d.diffusion.unet import stage2_in_channels
 from hi3d.diffusion.weights import load_network, load_networks
+from hi3d.errors import InputError
 from hi3d.training.diffusion_module import DiffusionModule
 from hi3d.training.experiment import Stage2Experiment
 from hi3d.training.module import Batch, take_orbits
+from hi3d.training.scaling.stage1_orbits import Stage1Orbits, resized, sample_stage1
 
 
 class Stage2Module(DiffusionModule):
@@ -45,8 +44,22 @@ class Stage2Module(DiffusionModule):
         super().__init__(experiment)
         # In a dict so that it is neither trained, nor saved with the pipeline.
         self.stage1: dict[str, Any] = {}
-        if experiment.stage1 is not None and experiment.stage1_share > 0:
+        self.stage1_orbits = self.open_orbits(experiment)
+        wanted = experiment.stage1_share > 0 and self.stage1_orbits is None
+        if wanted and experiment.stage1 is not None:
             self.stage1 = self.load_stage1(experiment.stage1)
+
+    def open_orbits(self, experiment: Stage2Experiment) -> Stage1Orbits | None:
+        """The cached outputs of stage 1, if there are any.
+
+        Raises:
+            InputError: they are damaged, or orbits are augmented.
+        """
+        if experiment.stage1_orbits is None or experiment.stage1_share == 0:
+            return None
+        if type(self).augmented is not DiffusionModule.augmented:
+            raise InputError(f"stage1_orbits: task {experiment.task} augments orbits, leave it out")
+        return Stage1Orbits(experiment.stage1_orbits)
 
     def load_stage1(self, folder: str) -> dict[str, Any]:
         """The networks that make stage 1's orbits."""
@@ -62,9 +75,12 @@ class Stage2Module(DiffusionModule):
         config, share = self.experiment.degradation, self.experiment.stage1_share
         generators = self.generators("coarse_orbit", len(batch["rgb"]))
         draws = [torch.rand((), generator=generator) for generator in generators]
-        made = [i for i, draw in enumerate(draws) if self.stage1 and draw < share]
+        made = [i for i, draw in enumerate(draws) if draw < share and self.can_make(batch, i)]
         orbit = batch["rgb"].clone()
-        if made:
+        if made and self.stage1_orbits is not None:
+            cached = self.stage1_orbits.orbits([batch["uid"][i] for i in made], orbit.shape[-1])
+            orbit[made, 1:] = cached[:, 1:].to(orbit)
+        elif made:
             picked = [generators[i] for i in made]
             orbit[made] = self.stage1_orbit(take_orbits(batch, made), picked)
         for i in set(range(len(orbit))) - set(made):
@@ -72,31 +88,27 @@ class Stage2Module(DiffusionModule):
             orbit[i] = degrade(true["rgb"], true["alpha"], config, generators[i])[0]
         return orbit
 
+    def can_make(self, batch: Batch, index: int) -> bool:
+        """Whether there is stage 1's output for an orbit of the batch."""
+        if self.stage1_orbits is not None:
+            return batch["uid"][index] in self.stage1_orbits
+        return bool(self.stage1)
+
     def stage1_orbit(self, batch: Batch, generators: list[torch.Generator]) -> Tensor:
         """Run stage 1 on the reference images, resized to this stage's resolution."""
         rgb, size = batch["rgb"], self.experiment.stage1_resolution
         small = F.interpolate(rgb[:, 0], (size, size), mode="area")
-        noise_aug = torch.full((len(rgb),), self.experiment.noise_aug_inference, device=self.device)
         networks = {name: network.to(self.device) for name, network in self.stage1.items()}
-        condition = stage1_condition(
-            self.frozen["vae"],
-            self.frozen["image_encoder"],
+        orbit = sample_stage1(
+            {**self.frozen, **networks},
             small,
             batch["elevation_deg"],
-            noise_aug,
             rgb.shape[1],
-            self.stage1_base_video(small, batch, networks),
+            self.experiment,
             generators,
+            self.stage1_base_video(small, batch, networks),
         )
-        sigmas = karras_sigmas(
-            self.experiment.stage1_steps, sigma_max=self.experiment.stage1_sigma_max
-        )
-        scales = torch.ones(rgb.shape[1])
-        latents = sample_orbit_latents(networks["unet"], condition, sigmas, scales, generators)
-        orbit = decode_orbit(self.frozen["vae"], latents, condition.base)
-        orbit = F.interpolate(orbit.flatten(0, 1), rgb.shape[-2:], mode="bicubic").clamp(0, 1)
-        orbit = orbit.unflatten(0, rgb.shape[:2])
-        return torch.cat([rgb[:, :1], orbit[:, 1:]], dim=1)
+        return torch.cat([rgb[:, :1], resized(orbit, rgb.shape[-1])[:, 1:]], dim=1)
 
     def stage1_base_video(
         self, reference: Tensor, batch: Batch, networks: dict[str, Any]

@@ -80,6 +80,8 @@ def debug_overrides(config: str, orbits: Path, models: Path, output: Path, *more
             overrides += SMALL_UNET
     if task.removeprefix("nano_") == "stage2":
         overrides.append(f"depth_estimator={models / 'stage2'}")
+        if task == "stage2":
+            overrides += ["stage1_orbits=null", "stage1_steps=2"]
         if load_experiment(path).stage1 is not None:
             overrides += [f"stage1={models / 'stage1'}", "stage1_resolution=16"]
         if task == "nano_stage2":

@@ -6,18 +6,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from hi3d.errors import InputError
 from hi3d.progress import console
 from hi3d.training.experiment import Experiment
 from hi3d.training.module import TrainingModule
 from hi3d.training.watching.metrics import memory_gb
+from hi3d.training.watching.throughput import CountOperations, peak_tflops
 
-PEAK_TFLOPS = {"V100": 125.0, "A100": 312.0, "H100": 989.0, "H200": 989.0, "B200": 2250.0}
-"""Dense 16-bit matrix products per second, 10^12, by the vendor's data sheets."""
 USED_SHARE = 0.4
 """Of the peak, that video UNets of this kind reach in training; what is projected rests on it."""
 NUM_STEPS = 2
@@ -39,17 +35,6 @@ class Forecast:
     """Forward and backward passes of an optimiser step on one device."""
 
 
-def peak_tflops(hardware: str) -> float:
-    """Of a device by its name.
-
-    Raises:
-        InputError: it is not in the table.
-    """
-    if hardware not in PEAK_TFLOPS:
-        raise InputError(f"trainer.hardware={hardware}: choose {', '.join(PEAK_TFLOPS)}")
-    return PEAK_TFLOPS[hardware]
-
-
 def planned_memory_gb(module: TrainingModule, optimizer: str) -> dict[str, float]:
     """Memory that a training holds all the time, by purpose (GB)."""
 
@@ -69,33 +54,26 @@ def planned_memory_gb(module: TrainingModule, optimizer: str) -> dict[str, float
     }
 
 
-class MeasureSteps(Callback):
+class MeasureSteps(CountOperations):
     """Counts the operations of the first step and times the second."""
 
     def __init__(self, accumulate: int) -> None:
         """Args: accumulate: batches of an optimiser step."""
-        self.accumulate = accumulate
-        self.tflop_per_step = 0.0
+        super().__init__(accumulate)
         self.seconds = 0.0
-        self._counter: FlopCounterMode | None = None
         self._start = 0.0
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Start the count with the first batch, the clock with each step."""
-        if trainer.global_step == 0 and self._counter is None and not self.tflop_per_step:
-            self._counter = FlopCounterMode(display=False)
-            self._counter.__enter__()
+        super().on_train_batch_start(trainer, module, batch, batch_idx)
         if batch_idx % self.accumulate == 0:
             self._start = time.perf_counter()
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Stop both."""
-        if self._counter is not None:
-            self._counter.__exit__(None, None, None)
-            self.tflop_per_step = self._counter.get_total_flops() / 1e12 * self.accumulate
-            self._counter = None
+        super().on_train_batch_end()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.seconds = time.perf_counter() - self._start

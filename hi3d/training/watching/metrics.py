@@ -16,6 +16,7 @@ from torch import Tensor
 from hi3d.config import config_to_dict
 from hi3d.errors import InputError
 from hi3d.training.experiment import Experiment
+from hi3d.training.watching.throughput import CountOperations, device_peak_tflops
 
 SIGMA_EDGES = (0.5, 2.0, 8.0, 32.0)
 """Between the buckets of noise levels whose losses are logged apart."""
@@ -64,7 +65,8 @@ def memory_gb() -> float:
 class LogScalars(Callback):
     """Logs what has happened since the last line of the log, every so many optimiser steps.
 
-    Loss by noise level, orbits per second of all processes, memory and hours left. What steps
+    Loss by noise level, orbits per second of all processes, memory, hours left, and for a device
+    whose peak is known the model's operations per second and their share of it (MFU). What steps
     leave stays on the device until then.
     """
 
@@ -73,15 +75,31 @@ class LogScalars(Callback):
         self.batch_size = experiment.data.batch_size
         self.every_steps = experiment.trainer.log_every
         self.collected: dict[str, list[Tensor]] = defaultdict(list)
+        self.peak_tflops = experiment.trainer.peak_tflops
+        recomputed = bool(getattr(experiment, "gradient_checkpointing", False))
+        self.operations = CountOperations(experiment.trainer.accumulate, recomputed)
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock."""
+        self.peak_tflops = self.peak_tflops or device_peak_tflops(module.device)
         self._begin(trainer)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the first step's operations, where it is known what the device can do."""
+        if self.peak_tflops and not hasattr(trainer.strategy, "device_mesh"):
+            self.operations.on_train_batch_start(trainer, module, batch, batch_idx)
+
+    def on_before_backward(self, *_: Any) -> None:
+        """The forward pass is done."""
+        self.operations.on_before_backward()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Collect, and log at the end of an optimiser step."""
+        self.operations.on_train_batch_end()
         for name, value in getattr(module, "losses_of_videos", {}).items():
             self.collected[name].append(value)
         self.num_orbits += self.batch_size * trainer.world_size
@@ -100,6 +118,9 @@ class LogScalars(Callback):
             "speed/hours_left": pace * (trainer.max_steps - trainer.global_step) / 3600,
             "speed/memory_gb": memory_gb(),
         }
+        if self.peak_tflops and self.operations.model_tflop_per_step:
+            used = self.operations.model_tflop_per_step / pace
+            found |= {"speed/model_tflops": used, "speed/mfu": used / self.peak_tflops}
         if self.collected:
             sigma, losses = (torch.cat(self.collected[name]) for name in ("sigma", "loss"))
             found |= losses_by_sigma(sigma, losses)
