@@ -69,11 +69,11 @@ def upcast(vae: VAE) -> Iterator[None]:
     if not forced or vae.dtype != torch.float16:
         yield
         return
-    vae.to(torch.float32)
+    nn.Module.to(vae, torch.float32)  # diffusers' own `to` warns of a change that is undone
     try:
         yield
     finally:
-        vae.to(torch.float16)
+        nn.Module.to(vae, torch.float16)
 
 
 def encode_frames(vae: VAE, frames: Tensor, chunk_size: int = CHUNK_SIZE) -> tuple[Tensor, Tensor]:

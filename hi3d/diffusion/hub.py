@@ -44,8 +44,8 @@ def check_hub(repository: str) -> None:
     except NO_NETWORK as error:
         if not is_downloaded(repository):
             raise InputError(
-                f"cannot reach the hub for {repository} ({type(error).__name__}): go online once, or give "
-                "a local folder"
+                f"cannot reach the hub for {repository} ({type(error).__name__}): go online once, "
+                "or give a local folder"
             ) from error
 
 

@@ -24,9 +24,7 @@ class AllocationCounter(TorchDispatchMode):
         self.now = self.peak = 0
         self._alive: dict[int, Any] = {}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation; what it made that shares no memory with its inputs is new."""
         kwargs = kwargs or {}
         given = {_storage(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
@@ -59,9 +57,7 @@ def _storage(tensor: Tensor) -> int:
 class FusedAttention(TorchFunctionMode):
     """Attention as fused kernels compute it: its scores are never held (arXiv 2205.14135)."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Replace attention by its output and the sums of its scores."""
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))

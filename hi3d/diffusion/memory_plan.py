@@ -8,6 +8,7 @@ from diffusers import AutoencoderKLTemporalDecoder
 from torch import Tensor, nn
 
 from hi3d.cameras import NUM_ORBIT_VIEWS
+from hi3d.diffusion.conditioning import upcast
 from hi3d.diffusion.memory import MemoryMode, decode_chunk_size, set_parts
 from hi3d.diffusion.memory_count import peak_bytes, weight_bytes
 from hi3d.diffusion.official.unet import OfficialUNet
@@ -100,16 +101,9 @@ def condition_bytes(unet: Any, latents: tuple[int, ...], resolution: int) -> int
 
 def encode(vae: Any, frames: int, resolution: int) -> Tensor:
     """One chunk through the encoder, in float32 where its config forces that."""
-    forced = getattr(vae.config, "force_upcast", False) and vae.dtype == torch.float16
-    dtype = torch.float32 if forced else vae.dtype
-    whole = vae.to(dtype)
-    try:
-        with vae.device:
-            pixels = torch.empty(frames, 3, resolution, resolution, dtype=dtype)
-        return whole.encode(pixels).latent_dist.mean
-    finally:
-        if forced:
-            vae.to(torch.float16)
+    with upcast(vae), vae.device:
+        pixels = torch.empty(frames, 3, resolution, resolution, dtype=vae.dtype)
+        return vae.encode(pixels).latent_dist.mean
 
 
 def estimate(depth_estimator: Any, frames: int) -> Tensor:

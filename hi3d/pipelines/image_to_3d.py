@@ -5,11 +5,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
 from hi3d.config import (
+    check_choice,
     check_elevation,
     check_number,
     check_path,
@@ -18,6 +19,7 @@ from hi3d.config import (
     load_config,
     shortened,
 )
+from hi3d.diffusion.memory import MEMORY_MODES
 from hi3d.errors import InputError
 from hi3d.files import regular_file, shipped
 from hi3d.mesh import SurfaceMesh
@@ -28,6 +30,7 @@ from hi3d.pipelines.pictures import render_mesh, write_contact_sheet, write_turn
 from hi3d.pipelines.refiner import RefinerPipeline
 from hi3d.pipelines.run_folder import RunFolder, check_output, holds_results
 from hi3d.pipelines.sampler import SamplerConfig, seeded_generator
+from hi3d.pipelines.sampling.plan import print_plan
 from hi3d.pipelines.steps import Context, Step, run_steps
 from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, reconstruct_mesh
 from hi3d.progress import console
@@ -63,8 +66,16 @@ class GenerateConfig:
     elevation_deg: str = "auto"
     """Elevation of the camera that took the photo in degrees, above -90 and below 90, or `auto` to
     estimate it."""
+    elevation_from: Literal["regressor", "denoising"] = "regressor"
+    """What `auto` asks: the part of stage 1 that was trained for it, or stage 1's UNet, by the
+    elevation with which it denoises best."""
     resume: bool = False
     """Go on with what an earlier run left in the folder."""
+    dry_run: bool = False
+    """Print the memory that both stages need on the card, step by step, and make nothing."""
+    memory: Literal["fast", "balanced", "low"] = "fast"
+    """How much sampling holds at once: `fast`: everything; `balanced`: guidance and layers piece by
+    piece; `low`: smaller pieces, and networks on the GPU in their turn. The output is the same."""
     stage1: str = "data/models/nano/stage1"
     """Model folder of stage 1."""
     stage2: str = "data/models/nano/stage2"
@@ -78,6 +89,8 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         parse_elevation(self.elevation_deg)
+        check_choice("elevation_from", self.elevation_from, ("regressor", "denoising"))
+        check_choice("memory", self.memory, tuple(MEMORY_MODES))
         check_path("stage1", self.stage1)
         check_path("stage2", self.stage2)
 
@@ -139,8 +152,14 @@ def make_orbit(context: Context[Photo]) -> Views:
     """Orbit of the reference image."""
     photo = context.settings
     config, generator = photo.config, seeded_generator(photo.config.seed)
-    pipeline = load_pipeline(OrbitPipeline, config.stage1)
-    orbit = pipeline(context[REFERENCE], photo.elevation_deg, config.orbit, generator)
+    pipeline = load_pipeline(OrbitPipeline, config.stage1, config.memory)
+    orbit = pipeline(
+        context[REFERENCE],
+        photo.elevation_deg,
+        config.orbit,
+        generator,
+        elevation_from=config.elevation_from,
+    )
     context.facts.update(device=str(pipeline.device), elevation_deg=orbit.elevation_deg)
     return orbit.views
 
@@ -159,6 +178,8 @@ def orbit_settings(photo: Photo) -> dict[str, Any]:
     """What the orbit depends on beside the reference image."""
     config = photo.config
     named = {"seed": config.seed, "stage1": config.stage1, "elevation_deg": photo.elevation_deg}
+    if photo.elevation_deg is None:
+        named["elevation_from"] = config.elevation_from
     return named | {"orbit": config_to_dict(config.orbit)}
 
 
@@ -169,7 +190,7 @@ ORBIT = Step("stage1", "orbit/cameras.json", make_orbit, save_views, load_views,
 def make_refined(context: Context[Photo]) -> Views:
     """The orbit at twice its resolution."""
     config = context.settings.config
-    pipeline = load_pipeline(RefinerPipeline, config.stage2)
+    pipeline = load_pipeline(RefinerPipeline, config.stage2, config.memory)
     context.facts.update(device=str(pipeline.device))
     generator = seeded_generator(config.seed + 1)
     return pipeline(context[ORBIT], context[REFERENCE], config.refiner, generator)
@@ -281,6 +302,13 @@ def generate(photos: Sequence[str], output: str, config: GenerateConfig) -> list
             photos the good ones are finished first.
     """
     check_models(config)
+    if config.dry_run:
+        stages = {
+            "stage1": (config.stage1, config.orbit),
+            "stage2": (config.stage2, config.refiner),
+        }
+        print_plan(stages, config.memory)
+        return []
     check_output(Path(output))
     names = [Path(photo).stem for photo in photos]
     if len(set(names)) < len(names):
@@ -310,9 +338,11 @@ def check_models(config: GenerateConfig) -> None:
     """
     held, parts = check_model(OrbitPipeline, config.stage1)
     check_model(RefinerPipeline, config.stage2)
-    if config.elevation_deg == "auto" and not held.elevation_parts & parts.keys():
+    asks_part = config.elevation_deg == "auto" and config.elevation_from == "regressor"
+    if asks_part and not held.elevation_parts & parts.keys():
         raise InputError(
-            f"{config.stage1} cannot estimate the camera's elevation: give elevation_deg=NUMBER"
+            f"{config.stage1} has no part that estimates the camera's elevation: give "
+            "elevation_deg=NUMBER, or elevation_from=denoising"
         )
 
 
