@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hi3d.diffusion.edm import denoise, loss_denoising
+from hi3d.diffusion.edm import denoise, loss_weight
 from hi3d.diffusion.sampling import OrbitCondition, conditioned_network
 
 CANDIDATES_DEG = tuple(range(-10, 41, 5))
@@ -68,15 +68,12 @@ def elevation_losses(
         noise = torch.randn((len(SIGMAS) + 1, *shape), generator=generator).to(first)
         latents = denoise(network, sigma_max * noise[-1], noise.new_tensor([sigma_max]))
         latents = torch.cat([first[:, None], latents[:, 1:]], dim=1)
-        weights = torch.zeros(shape[1]).to(first)[None, :, None, None, None]
-        weights[:, 0] = shape[1]
-        each = [
-            [
-                loss_denoising(network, latents, eps, noise.new_tensor([sigma]), weight)
-                for eps, sigma in zip(noise, SIGMAS, strict=False)
-            ]
-            for weight in (weights, 1.0)
-        ]
-        front.append(torch.cat(each[0]).mean())
-        orbit.append(torch.cat(each[1]).mean())
+        errors = []
+        for eps, level in zip(noise, SIGMAS, strict=False):
+            sigma = noise.new_tensor([level])
+            error = denoise(network, latents + level * eps, sigma) - latents
+            errors.append(float(loss_weight(sigma)) * error.square().mean((0, 2, 3, 4)))
+        of_views = torch.stack(errors).mean(0)
+        front.append(of_views[0])
+        orbit.append(of_views.mean())
     return ElevationLosses(tuple(candidates_deg), torch.stack(front), torch.stack(orbit))

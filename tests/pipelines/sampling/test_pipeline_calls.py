@@ -201,13 +201,13 @@ def test_schedulers_can_be_swapped(pipelines, image):
 
 def test_all_schedulers_give_the_same_orbit_at_many_steps(pipelines, image):
     orbit = pipelines["paper"][0]
-    sampled = [
-        orbit(image, 0.0, SamplerConfig(steps, 10.0, scheduler=name), seeded_generator(0))
-        for name, steps in (("euler", 120), ("heun", 30), ("dpmpp_2m", 60))
-    ]
-    for other in sampled[1:]:
-        difference = (other.views.rgb - sampled[0].views.rgb).abs()
-        assert difference.max() < 0.02
+    alone = GuidanceConfig("constant", max_scale=1.0)
+    euler, heun, dpmpp = (
+        orbit(image, 0.0, SamplerConfig(steps, 10.0, alone, scheduler=name), seeded_generator(0))
+        for name, steps in (("euler", 50), ("heun", 12), ("dpmpp_2m", 25))
+    )
+    for other in (heun, dpmpp):
+        assert (other.views.rgb - euler.views.rgb).abs().max() < 0.03
 
 
 @pytest.mark.parametrize("kind", KINDS)
