@@ -9,7 +9,7 @@ from hi3d.errors import InputError
 
 TIMEOUT_SECONDS = 10.0
 INDEX = "model_index.json"
-NO_NETWORK = (ConnectionError, *errors.HfHubHTTPError.__bases__)
+NO_NETWORK: tuple[type[Exception], ...] = (ConnectionError, *errors.HfHubHTTPError.__bases__)
 """The last are the base errors of the hub's HTTP client, whichever it is."""
 
 

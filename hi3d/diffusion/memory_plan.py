@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
-from torch import Tensor, nn
+from torch import Tensor
 
 from hi3d.cameras import NUM_ORBIT_VIEWS
 from hi3d.diffusion.conditioning import upcast
@@ -38,7 +38,7 @@ class StepMemory:
 
 
 def stage_plan(
-    networks: dict[str, nn.Module],
+    networks: dict[str, Any],
     resolution: int,
     mode: MemoryMode,
     decode_chunk: int = NUM_ORBIT_VIEWS,
@@ -72,7 +72,7 @@ def stage_plan(
     return [StepMemory(step, held[name], kept + peak_bytes(run)) for step, name, run in steps]
 
 
-def weights_held(networks: dict[str, nn.Module], mode: MemoryMode) -> dict[str, int]:
+def weights_held(networks: dict[str, Any], mode: MemoryMode) -> dict[str, int]:
     """Bytes on the card while each network runs.
 
     With offload the VAE stays from its encoding on until it has decoded; of the others each is
