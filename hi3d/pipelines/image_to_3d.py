@@ -19,7 +19,7 @@ from hi3d.config import (
     load_config,
     shortened,
 )
-from hi3d.diffusion.memory import MEMORY_MODES
+from hi3d.diffusion.memory.modes import MEMORY_MODES
 from hi3d.errors import InputError
 from hi3d.files import regular_file, shipped
 from hi3d.mesh import SurfaceMesh

@@ -16,7 +16,7 @@ from hi3d.diffusion.edm import Generators
 from hi3d.diffusion.elevation import ElevationEstimator
 from hi3d.diffusion.elevation_search import ElevationLosses, elevation_losses
 from hi3d.diffusion.guidance import guidance_scales
-from hi3d.diffusion.memory import set_parts
+from hi3d.diffusion.memory.modes import set_parts
 from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
 from hi3d.diffusion.stage1_condition import stage1_condition
 from hi3d.errors import InputError

@@ -6,11 +6,11 @@ from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from torch.profiler import ProfilerActivity, profile
 from transformers import DPTConfig, DPTForDepthEstimation
 
-from hi3d.diffusion import memory_plan
 from hi3d.diffusion.conditioning import encode_frames
-from hi3d.diffusion.memory import MEMORY_MODES, set_parts
-from hi3d.diffusion.memory_count import peak_bytes, weight_bytes
-from hi3d.diffusion.memory_plan import GIB, as_table, stage_plan
+from hi3d.diffusion.memory import plan as memory_plan
+from hi3d.diffusion.memory.count import peak_bytes, weight_bytes
+from hi3d.diffusion.memory.modes import MEMORY_MODES, set_parts
+from hi3d.diffusion.memory.plan import GIB, as_table, stage_plan
 from hi3d.diffusion.unet import UNetConfig, build_unet, stage2_in_channels
 
 TOLERANCE = 0.15

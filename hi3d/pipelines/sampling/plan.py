@@ -7,8 +7,8 @@ from torch import nn
 
 from hi3d.cameras import NUM_ORBIT_VIEWS
 from hi3d.diffusion.guidance import guidance_scales
-from hi3d.diffusion.memory import MEMORY_MODES
-from hi3d.diffusion.memory_plan import StepMemory, as_table, stage_plan
+from hi3d.diffusion.memory.modes import MEMORY_MODES
+from hi3d.diffusion.memory.plan import StepMemory, as_table, stage_plan
 from hi3d.diffusion.weights import named_class, one_line_errors, read_model_index
 from hi3d.files import shipped
 from hi3d.pipelines.loading import StagePipeline, check_model

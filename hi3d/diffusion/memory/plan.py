@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hi3d.cameras import NUM_ORBIT_VIEWS
 from hi3d.diffusion.conditioning import upcast
-from hi3d.diffusion.memory import MemoryMode, decode_chunk_size, set_parts
-from hi3d.diffusion.memory_count import peak_bytes, weight_bytes
+from hi3d.diffusion.memory.count import peak_bytes, weight_bytes
+from hi3d.diffusion.memory.modes import MemoryMode, decode_chunk_size, set_parts
 from hi3d.diffusion.official.unet import OfficialUNet
 
 GIB = 2**30
