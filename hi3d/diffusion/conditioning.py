@@ -65,15 +65,16 @@ def upcast(vae: VAE) -> Iterator[None]:
 
     SVD's encoder overflows in half precision. Half to float32 and back changes no weight.
     """
-    forced = isinstance(vae, nn.Module) and getattr(vae.config, "force_upcast", False)
+    network: Any = vae
+    forced = isinstance(network, nn.Module) and getattr(vae.config, "force_upcast", False)
     if not forced or vae.dtype != torch.float16:
         yield
         return
-    vae.to(torch.float32)
+    nn.Module.to(network, torch.float32)  # diffusers' own `to` warns of a change that is undone
     try:
         yield
     finally:
-        vae.to(torch.float16)
+        nn.Module.to(network, torch.float16)
 
 
 def encode_frames(vae: VAE, frames: Tensor, chunk_size: int = CHUNK_SIZE) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from hi3d.errors import InputError
 
 TIMEOUT_SECONDS = 10.0
 INDEX = "model_index.json"
-NO_NETWORK = (ConnectionError, *errors.HfHubHTTPError.__bases__)
+NO_NETWORK: tuple[type[Exception], ...] = (ConnectionError, *errors.HfHubHTTPError.__bases__)
 """The last are the base errors of the hub's HTTP client, whichever it is."""
 
 
@@ -44,8 +44,8 @@ def check_hub(repository: str) -> None:
     except NO_NETWORK as error:
         if not is_downloaded(repository):
             raise InputError(
-                f"cannot reach the hub for {repository} ({type(error).__name__}): go online once, or give "
-                "a local folder"
+                f"cannot reach the hub for {repository} ({type(error).__name__}): go online once, "
+                "or give a local folder"
             ) from error
 
 

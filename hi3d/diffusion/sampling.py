@@ -86,10 +86,9 @@ def guided_denoiser(
         network = conditioned_network(unet, condition)
         return lambda x, sigma: denoise(network, x, sigma)
     if sequential:
-        halves = [
-            conditioned_network(unet, each) for each in (condition, condition.unconditional())
-        ]
-        return lambda x, sigma: guide(*(denoise(half, x, sigma) for half in halves), scales)
+        told = conditioned_network(unet, condition)
+        untold = conditioned_network(unet, condition.unconditional())
+        return lambda x, sigma: guide(denoise(told, x, sigma), denoise(untold, x, sigma), scales)
     both = conditioned_network(unet, condition.joined(condition.unconditional()))
 
     def denoiser(x: Tensor, sigma: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import hashlib
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from PIL import Image
 
@@ -17,6 +17,7 @@ from hi3d.config import (
     load_config,
     shortened,
 )
+from hi3d.diffusion.memory.modes import MEMORY_MODES
 from hi3d.errors import InputError
 from hi3d.files import regular_file, shipped
 from hi3d.mesh import SurfaceMesh
@@ -67,8 +68,16 @@ class GenerateConfig:
     elevation_deg: str = "auto"
     """Elevation of the camera that took the photo in degrees, above -90 and below 90, or `auto` to
     estimate it."""
+    elevation_from: Literal["regressor", "denoising"] = "regressor"
+    """What `auto` asks: the part of stage 1 that was trained for it, or stage 1's UNet, by the
+    elevation with which it denoises best."""
     resume: bool = False
     """Go on with what an earlier run left in the folder."""
+    dry_run: bool = False
+    """Print the memory that both stages need on the card, step by step, and make nothing."""
+    memory: Literal["fast", "balanced", "low"] = "fast"
+    """How much sampling holds at once: `fast`: everything; `balanced`: guidance and layers piece by
+    piece; `low`: smaller pieces, and networks on the GPU in their turn. The output is the same."""
     stage1: str = "data/models/nano/stage1"
     """Model folder of stage 1."""
     stage2: str = "data/models/nano/stage2"
@@ -85,6 +94,8 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         seeds_in(self.seed)
         parse_elevation(self.elevation_deg)
+        check_choice("elevation_from", self.elevation_from, ("regressor", "denoising"))
+        check_choice("memory", self.memory, tuple(MEMORY_MODES))
         check_path("stage1", self.stage1)
         check_path("stage2", self.stage2)
         check_choice("refine_with", self.refine_with, ("stage2", *UPSCALERS))
@@ -121,9 +132,9 @@ class Photo:
     def pipeline(self, pipeline_class: type[P], path: str) -> P:
         """A stage's pipeline, loaded once where it is kept."""
         if self.kept is None:
-            return load_pipeline(pipeline_class, path)
+            return load_pipeline(pipeline_class, path, self.config.memory)
         if pipeline_class not in self.kept:
-            self.kept[pipeline_class] = load_pipeline(pipeline_class, path)
+            self.kept[pipeline_class] = load_pipeline(pipeline_class, path, self.config.memory)
         return cast(P, self.kept[pipeline_class])
 
 
@@ -160,7 +171,13 @@ def make_orbit(context: Context[Photo]) -> Views:
     photo = context.settings
     config, generator = photo.config, seeded_generator(photo.config.seed)
     pipeline = photo.pipeline(OrbitPipeline, config.stage1)
-    orbit = pipeline(context[REFERENCE], photo.elevation_deg, config.orbit, generator)
+    orbit = pipeline(
+        context[REFERENCE],
+        photo.elevation_deg,
+        config.orbit,
+        generator,
+        elevation_from=config.elevation_from,
+    )
     context.facts.update(device=str(pipeline.device), elevation_deg=orbit.elevation_deg)
     return orbit.views
 
@@ -179,6 +196,8 @@ def orbit_settings(photo: Photo) -> dict[str, Any]:
     """What the orbit depends on beside the reference image."""
     config = photo.config
     named = {"seed": config.seed, "stage1": config.stage1, "elevation_deg": photo.elevation_deg}
+    if photo.elevation_deg is None:
+        named["elevation_from"] = config.elevation_from
     return named | {"orbit": config_to_dict(config.orbit)}
 
 
@@ -337,9 +356,11 @@ def check_models(config: GenerateConfig) -> None:
     """
     held, parts = check_model(OrbitPipeline, config.stage1)
     check_model(RefinerPipeline, config.stage2)
-    if config.elevation_deg == "auto" and not held.elevation_parts & parts.keys():
+    asks_part = config.elevation_deg == "auto" and config.elevation_from == "regressor"
+    if asks_part and not held.elevation_parts & parts.keys():
         raise InputError(
-            f"{config.stage1} cannot estimate the camera's elevation: give elevation_deg=NUMBER"
+            f"{config.stage1} has no part that estimates the camera's elevation: give "
+            "elevation_deg=NUMBER, or elevation_from=denoising"
         )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hi3d.config import check_choice
 from hi3d.diffusion.conditioning import decode_orbit
-from hi3d.diffusion.memory import MEMORY_MODES, MemoryMode, decode_chunk_size
+from hi3d.diffusion.memory.modes import MEMORY_MODES, MemoryMode, decode_chunk_size
 from hi3d.diffusion.weights import check_folder, named_class, one_line_errors, read_model_index
 from hi3d.errors import InputError
 from hi3d.files import shipped, write_json
@@ -68,7 +68,7 @@ class StagePipeline(DiffusionPipeline):
         """Choose how much is held at once; the output stays the same.
 
         Args:
-            name: `fast`, `balanced` or `low`, see `hi3d.diffusion.memory`.
+            name: `fast`, `balanced` or `low`, see `hi3d.diffusion.memory.modes`.
 
         Raises:
             InputError: none of these.

@@ -10,12 +10,13 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 from hi3d.cameras import NUM_ORBIT_VIEWS, Cameras, orbit_cameras
-from hi3d.config import check_number
-from hi3d.diffusion.conditioning import VAE
+from hi3d.config import check_choice, check_number
+from hi3d.diffusion.conditioning import VAE, scaled_latents
 from hi3d.diffusion.edm import Generators
 from hi3d.diffusion.elevation import ElevationEstimator
+from hi3d.diffusion.elevation_search import ElevationLosses, elevation_losses
 from hi3d.diffusion.guidance import guidance_scales
-from hi3d.diffusion.memory import set_parts
+from hi3d.diffusion.memory.modes import set_parts
 from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
 from hi3d.diffusion.stage1_condition import stage1_condition
 from hi3d.errors import InputError
@@ -113,6 +114,7 @@ class OrbitPipeline(StagePipeline):
         sampler: SamplerConfig | None = None,
         generator: Generators = None,
         *,
+        elevation_from: str = "regressor",
         num_inference_steps: int | None = None,
         min_guidance_scale: float | None = None,
         max_guidance_scale: float | None = None,
@@ -129,6 +131,8 @@ class OrbitPipeline(StagePipeline):
             elevation_deg: of the camera that took it, or of each; None estimates it.
             sampler: steps and guidance.
             generator: CPU generator, or one for each orbit: the same seed gives the same orbit.
+            elevation_from: how it is estimated: `regressor`, by the model's part that was trained
+                to; `denoising`, by the UNet, see `elevation_search`.
             num_inference_steps: in place of the sampler's.
             min_guidance_scale: in place of the sampler's.
             max_guidance_scale: in place of the sampler's.
@@ -151,7 +155,13 @@ class OrbitPipeline(StagePipeline):
         check_tensor_inputs(callback_on_step_end_tensor_inputs)
         check_number("num_videos_per_prompt", num_videos_per_prompt, 1, 1024)
         photos = reference_images(image, self.config.resolution)
-        elevations = spread("elevation_deg", elevation_deg, len(photos))
+        check_choice("elevation_from", elevation_from, ("regressor", "denoising"))
+        elevations = [
+            self._elevation(photo, given, elevation_from)
+            for photo, given in zip(
+                photos, spread("elevation_deg", elevation_deg, len(photos)), strict=True
+            )
+        ]
         photos = [photo for photo in photos for _ in range(num_videos_per_prompt)]
         elevations = [angle for angle in elevations for _ in range(num_videos_per_prompt)]
         generators = generators_for(generator, len(photos))
@@ -171,7 +181,7 @@ class OrbitPipeline(StagePipeline):
     def _orbits(
         self,
         images: list[ReferenceImage],
-        elevations_deg: list[float | None],
+        angles: list[float],
         sampler: SamplerConfig,
         generators: list[torch.Generator] | None,
         callback: CallbackOnStepEnd | None,
@@ -182,10 +192,6 @@ class OrbitPipeline(StagePipeline):
         small = [image.resized(resolution) for image in images]
         rgba = torch.stack([torch.cat([each.rgb, each.alpha]) for each in small]).to(device)
         # 2. Image latents for channel concatenation, CLIP embedding for cross-attention, elevation.
-        angles = [
-            self._elevation(photo[None], given)
-            for photo, given in zip(rgba, elevations_deg, strict=True)
-        ]
         elevations = torch.tensor(angles, device=device)
         noise_aug_strength = torch.full((len(images),), sampler.noise_aug_strength)
         base = self.base_orbit(rgba, elevations)
@@ -280,14 +286,43 @@ class OrbitPipeline(StagePipeline):
             return None
         return self.elevation_estimator(reference[:, :3])
 
-    def _elevation(self, reference: Tensor, elevation_deg: float | None) -> float:
-        if elevation_deg is None:
-            estimate = self.estimated_elevation_deg(reference)
-            if estimate is None:
-                raise InputError(
-                    "this model cannot estimate the camera's elevation: give elevation_deg=NUMBER"
-                )
-            return round(estimate.clamp(-10, 40).item(), 2)
-        if not -90 < elevation_deg < 90:
-            raise InputError(f"elevation_deg={elevation_deg}: give degrees between -90 and 90")
-        return float(elevation_deg)
+    @torch.no_grad()
+    def elevation_losses(self, reference: Tensor) -> ElevationLosses:
+        """How well the UNet denoises the photo's orbit, told one elevation after another.
+
+        Args:
+            reference: [1, 4, H, W] RGB over white and alpha, in [0, 1].
+        """
+        rgb, device = reference[:, :3], reference.device
+        strength = torch.zeros(1)
+
+        def condition_at(angle: float) -> tuple[OrbitCondition, Tensor]:
+            elevation = torch.tensor([angle], device=device)
+            base = self.base_orbit(reference, elevation)
+            first = scaled_latents(self.vae, rgb[:, None])[:, 0]
+            if base is not None:
+                first = first - scaled_latents(self.vae, base.rgb[:, :1])[:, 0]
+            return self.condition(rgb, elevation, strength, base, None), first
+
+        sigma_max = self.scheduler.config.get("sigma_max") or 700.0
+        return elevation_losses(self.unet, condition_at, sigma_max)
+
+    def _elevation(
+        self, image: ReferenceImage, elevation_deg: float | None, elevation_from: str
+    ) -> float:
+        if elevation_deg is not None:
+            if not -90 < elevation_deg < 90:
+                raise InputError(f"elevation_deg={elevation_deg}: give degrees between -90 and 90")
+            return float(elevation_deg)
+        small = image.resized(self.config.resolution)
+        reference = torch.cat([small.rgb, small.alpha])[None].to(self._execution_device)
+        if elevation_from == "denoising":
+            losses = self.elevation_losses(reference)
+            return round(losses.best_deg(losses.orbit), 2)
+        estimate = self.estimated_elevation_deg(reference)
+        if estimate is None:
+            raise InputError(
+                "this model has no part that estimates the camera's elevation: give "
+                "elevation_deg=NUMBER, or elevation_from=denoising"
+            )
+        return round(estimate.clamp(-10, 40).item(), 2)

@@ -14,7 +14,7 @@ from hi3d.diffusion.conditioning import VAE
 from hi3d.diffusion.edm import BeforeStep, Generators
 from hi3d.diffusion.elevation import ElevationEstimator
 from hi3d.diffusion.guidance import guidance_scales
-from hi3d.diffusion.memory import set_parts
+from hi3d.diffusion.memory.modes import set_parts
 from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
 from hi3d.diffusion.stage2_condition import stage2_condition
 from hi3d.errors import InputError

@@ -49,6 +49,8 @@ def generate_from_words(prompts: Sequence[str], output: str, config: PromptConfi
         InputError: something is wrong with the settings, the output, the model or a prompt; with
             several prompts the good ones are finished first.
     """
+    if config.dry_run:
+        return generate([], output, config)
     check_models(config)
     check_output(Path(output))
     if config.text_to_image is None:

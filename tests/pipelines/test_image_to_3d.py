@@ -21,7 +21,8 @@ from hi3d.settings import settings_of
 from hi3d.views import ReferenceImage, Views
 from tests.pipelines.tiny_settings import TINY
 
-MAX_KEYS = 60
+MAX_KEYS = 64
+"""60, and the schedulers of both stages, memory, its dry run, where the elevation comes from."""
 
 
 @pytest.fixture
@@ -164,6 +165,25 @@ def test_a_folder_with_what_finder_leaves_is_empty(tmp_path):
     (tmp_path / "mesh.glb").touch()
     with pytest.raises(InputError, match="resume=true"):
         holds_results(tmp_path, resume=False)
+
+
+def test_a_dry_run_prints_the_memory_plan_and_makes_nothing(tiny_models, tmp_path, capsys):
+    settings = config(tiny_models, "dry_run=true", "memory=low")
+    assert generate(["no such photo.png"], str(tmp_path / "out"), settings) == []
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:5] == ["stage", "step", "weights", "activations", "peak"]
+    steps = [line.split()[:2] for line in lines[2:]]
+    stage2 = ["encode", "depth", "denoise", "decode"]
+    assert steps == [["stage1", s] for s in ("encode", "denoise", "decode")] + [
+        ["stage2", s] for s in stage2
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("word", ["memory=tiny", "elevation_from=sun", "orbit.scheduler=ddim"])
+def test_unknown_choices_are_one_line(tiny_models, word):
+    with pytest.raises(InputError, match=word.partition("=")[0].rpartition(".")[2]):
+        config(tiny_models, word)
 
 
 def test_one_bad_photo_does_not_stop_the_others(photo, tiny_models, tmp_path):

@@ -23,6 +23,7 @@ from hi3d.pipelines.many.diversity import diversity
 from hi3d.pipelines.many.seeds import seeds_in
 from hi3d.pipelines.pictures import render_mesh, write_contact_sheet
 from hi3d.pipelines.run_folder import check_output
+from hi3d.pipelines.sampling.plan import print_plan
 from hi3d.pipelines.steps import Context, Step, run_steps
 from hi3d.pipelines.views_to_mesh import TEXTURE, views_hash
 from hi3d.progress import console
@@ -108,6 +109,10 @@ def generate(photos: Sequence[str], output: str, config: GenerateConfig) -> list
             photos the good ones are finished first.
     """
     check_models(config)
+    if config.dry_run:
+        stages = {"stage1": (config.stage1, config.orbit), "stage2": (config.stage2, config.refiner)}
+        print_plan(stages, config.memory)
+        return []
     check_output(Path(output))
     names = [Path(photo).stem for photo in photos]
     if len(set(names)) < len(names):

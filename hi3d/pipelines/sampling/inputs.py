@@ -48,8 +48,8 @@ def reference_images(photos: Photos, side: int) -> list[ReferenceImage]:
 def _reference_image(photo: Photo, side: int) -> ReferenceImage:
     if isinstance(photo, ReferenceImage):
         return photo
-    if isinstance(photo, Tensor):
-        photo = np.moveaxis(photo.detach().float().cpu().numpy(), 0, -1) if photo.ndim else None
+    if isinstance(photo, Tensor) and photo.ndim:
+        photo = np.moveaxis(photo.detach().float().cpu().numpy(), 0, -1)
     if isinstance(photo, np.ndarray):
         photo = _pil(photo)
     if not isinstance(photo, str | Path | Image.Image):

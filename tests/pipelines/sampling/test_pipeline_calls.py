@@ -16,7 +16,8 @@ from hi3d.pipelines.sampler import SamplerConfig, seeded_generator, solver_name
 from hi3d.pipelines.sampling.inputs import generators_for, reference_images
 from hi3d.views import ReferenceImage
 
-SAMPLER = SamplerConfig(2, guidance=GuidanceConfig("linear", 1.0, 2.0))
+SAMPLER = SamplerConfig(2, 10.0, guidance=GuidanceConfig("linear", 1.0, 2.0))
+"""From 700 on float32 rounds latents to 1e-4, and so may differ by as much with the batch."""
 KINDS = ("nano", "paper")
 
 
@@ -120,7 +121,7 @@ def test_one_generator_for_many_gives_each_its_own():
 
 def test_steps_and_guidance_can_be_given_alone(pipelines, image):
     orbit, refiner = pipelines["paper"]
-    found = orbit(image, 0.0, None, seeded_generator(0), num_inference_steps=2,
+    found = orbit(image, 0.0, SamplerConfig(9, 10.0), seeded_generator(0), num_inference_steps=2,
                   max_guidance_scale=2.0)  # fmt: skip
     expected = orbit(image, 0.0, SAMPLER, seeded_generator(0))
     assert torch.equal(found.views.rgb, expected.views.rgb)
@@ -165,7 +166,7 @@ def test_callback_sees_and_changes_latents(pipelines, image, stage):
 
     plain = run(None)
     assert torch.equal(run(watch), plain)
-    first = float(c_noise(torch.tensor(700.0)))
+    first = float(c_noise(torch.tensor(10.0)))
     assert seen[0] == (pipelines["paper"][stage], 0, pytest.approx(first), "latents")
     assert [each[1] for each in seen] == [0, 1]
     changed = run(lambda pipeline, step, timestep, given: {"latents": given["latents"] * 0})
@@ -200,13 +201,13 @@ def test_schedulers_can_be_swapped(pipelines, image):
 
 def test_all_schedulers_give_the_same_orbit_at_many_steps(pipelines, image):
     orbit = pipelines["paper"][0]
-    sampled = [
-        orbit(image, 0.0, SamplerConfig(steps, 10.0, scheduler=name), seeded_generator(0))
-        for name, steps in (("euler", 120), ("heun", 30), ("dpmpp_2m", 60))
-    ]
-    for other in sampled[1:]:
-        difference = (other.views.rgb - sampled[0].views.rgb).abs()
-        assert difference.max() < 0.02
+    alone = GuidanceConfig("constant", max_scale=1.0)
+    euler, heun, dpmpp = (
+        orbit(image, 0.0, SamplerConfig(steps, 10.0, alone, scheduler=name), seeded_generator(0))
+        for name, steps in (("euler", 50), ("heun", 12), ("dpmpp_2m", 25))
+    )
+    for other in (heun, dpmpp):
+        assert (other.views.rgb - euler.views.rgb).abs().max() < 0.03
 
 
 @pytest.mark.parametrize("kind", KINDS)

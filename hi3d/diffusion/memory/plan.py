@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
-from torch import Tensor, nn
+from torch import Tensor
 
 from hi3d.cameras import NUM_ORBIT_VIEWS
-from hi3d.diffusion.memory import MemoryMode, decode_chunk_size, set_parts
-from hi3d.diffusion.memory_count import peak_bytes, weight_bytes
+from hi3d.diffusion.conditioning import upcast
+from hi3d.diffusion.memory.count import peak_bytes, weight_bytes
+from hi3d.diffusion.memory.modes import MemoryMode, decode_chunk_size, set_parts
 from hi3d.diffusion.official.unet import OfficialUNet
 
 GIB = 2**30
@@ -37,7 +38,7 @@ class StepMemory:
 
 
 def stage_plan(
-    networks: dict[str, nn.Module],
+    networks: dict[str, Any],
     resolution: int,
     mode: MemoryMode,
     decode_chunk: int = NUM_ORBIT_VIEWS,
@@ -71,7 +72,7 @@ def stage_plan(
     return [StepMemory(step, held[name], kept + peak_bytes(run)) for step, name, run in steps]
 
 
-def weights_held(networks: dict[str, nn.Module], mode: MemoryMode) -> dict[str, int]:
+def weights_held(networks: dict[str, Any], mode: MemoryMode) -> dict[str, int]:
     """Bytes on the card while each network runs.
 
     With offload the VAE stays from its encoding on until it has decoded; of the others each is
@@ -100,16 +101,9 @@ def condition_bytes(unet: Any, latents: tuple[int, ...], resolution: int) -> int
 
 def encode(vae: Any, frames: int, resolution: int) -> Tensor:
     """One chunk through the encoder, in float32 where its config forces that."""
-    forced = getattr(vae.config, "force_upcast", False) and vae.dtype == torch.float16
-    dtype = torch.float32 if forced else vae.dtype
-    whole = vae.to(dtype)
-    try:
-        with vae.device:
-            pixels = torch.empty(frames, 3, resolution, resolution, dtype=dtype)
-        return whole.encode(pixels).latent_dist.mean
-    finally:
-        if forced:
-            vae.to(torch.float16)
+    with upcast(vae), vae.device:
+        pixels = torch.empty(frames, 3, resolution, resolution, dtype=vae.dtype)
+        return vae.encode(pixels).latent_dist.mean
 
 
 def estimate(depth_estimator: Any, frames: int) -> Tensor:

@@ -29,7 +29,7 @@ class MemoryMode:
 MEMORY_MODES = {
     "fast": MemoryMode(16, 1, sequential=False, offload=False),
     "balanced": MemoryMode(4, 4, sequential=True, offload=False),
-    "low": MemoryMode(1, 16, sequential=True, offload=True),
+    "low": MemoryMode(1, 8, sequential=True, offload=True),
 }
 
 

@@ -1,0 +1,1 @@
+"""How much memory sampling takes: modes, counts and plans."""
