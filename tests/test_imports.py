@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pages": BASE | VALUES,
     "pipelines": BASE | VALUES | GENERATION | RECONSTRUCTION | ORBITS | {"data", "pages"},
     "training": BASE | VALUES | {"degradation", "diffusion", "orbits", "data"},
-    "evaluation": BASE | VALUES | ORBITS | {"surface", "data", "pages"},
+    "evaluation": BASE | VALUES | GENERATION | ORBITS | {"surface", "data", "pages", "pipelines"},
     "nano": BASE | VALUES | GENERATION | ORBITS | {"data", "pipelines", "training"},
     "__init__": BASE | VALUES | GENERATION | RECONSTRUCTION | ORBITS | {"data"} | ABOVE_DATA,
     "__main__": BASE | VALUES | ORBITS | {"data", "nano"} | ABOVE_DATA,

@@ -134,7 +134,12 @@ def score_table(config: TablesConfig, rows: Sequence[ScoreRow]) -> ScoreTable:
 
 def table_lines(table: ScoreTable) -> str:
     """A Markdown table: per method the mean of every score and its standard error over objects."""
-    headings = ["method", *(column.heading for column in table.columns.values()), "objects", "failed"]
+    headings = [
+        "method",
+        *(column.heading for column in table.columns.values()),
+        "objects",
+        "failed",
+    ]
     lines = ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
     for name, method in summary(table).items():
         cells = []
