@@ -20,11 +20,7 @@ def main() -> None:
         "hi3d.evaluation.view_metrics:ViewMetricsConfig",
         "hi3d.evaluation.mesh_files:MeshFilesConfig",
     )
-    parser.add_argument(
-        "what",
-        choices=["views", "mesh"],
-        help="folders of views, mesh files, or (tables --help) whole sets",
-    )
+    parser.add_argument("what", choices=["views", "mesh"], help="or tables: see tables --help")
     parser.add_argument("--pred", required=True, type=Path, metavar="PATH", help="what to score")
     parser.add_argument("--gt", required=True, type=Path, metavar="PATH", help="ground truth")
     turn = "azimuth at which the photo shows the true mesh: turns it back by A degrees"
