@@ -12,7 +12,9 @@ OBJECTS = Path(__file__).parents[2] / "data" / "examples" / "objects"
 LIST = "files: ['{name}.glb', '{name}/model.glb']\nviews: ['gso-eval/{name}']\n"
 
 
-@pytest.mark.parametrize("name, count", [("gso30", 30), ("gso30_varied", 30), ("household", 40)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("gso30", 30), ("gso30_varied", 30), ("household", 40)]
+)
 def test_the_shipped_lists_have_their_objects(name, count):
     entries = load_objects(f"data/eval/{name}.yaml", "somewhere")
     assert len(entries) == len({entry.name for entry in entries}) == count
@@ -46,7 +48,7 @@ def test_faults_of_a_download_name_object_and_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [("title: x\n", "objects is empty"), ("files: [a.glb]\nobjects: {a: 0}\n", "has no {name}")],
 )
 def test_a_list_that_is_none_is_one_line(tmp_path, text, message):

@@ -25,7 +25,8 @@ def test_the_truth_is_turned_by_the_photos_azimuth(tmp_path):
     x, y, z = straight.mesh.vertices.unbind(-1)
     expected = torch.stack([y, -x, z], dim=-1)
     torch.testing.assert_close(turned.mesh.vertices, expected, atol=1e-5, rtol=0)
-    assert turned.photo.rgb.shape == (1, 3, 48, 48) and len(turned.views) == 16
+    assert turned.photo.rgb.shape == (1, 3, 48, 48)
+    assert len(turned.views) == 16
     assert len(list((turned.folder / "views").glob("*-depth.png"))) == 16
 
 

@@ -52,10 +52,12 @@ def test_the_views_of_a_method_come_in_order(name, tmp_path):
     write_views(layout, tmp_path / filled(layout.views[0]))
     found = read_output(layout, tmp_path, "cup", seed=0)
     count = len(layout.azimuths_deg)
-    assert found.rgb is not None and found.rgb.shape == (count, 3, SIDE, SIDE)
+    assert found.rgb is not None
+    assert found.rgb.shape == (count, 3, SIDE, SIDE)
     levels = torch.tensor([gray(view, count)[0, 0, 0] / 255 for view in range(count)])
     torch.testing.assert_close(found.rgb.mean((1, 2, 3)), levels.float(), atol=0.02, rtol=0)
-    assert len(set(found.azimuths_deg)) == count and min(found.azimuths_deg) >= 0
+    assert len(set(found.azimuths_deg)) == count
+    assert min(found.azimuths_deg) >= 0
 
 
 @pytest.mark.parametrize("name", MESHES)

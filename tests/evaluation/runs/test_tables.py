@@ -42,10 +42,14 @@ def test_what_fails_is_a_row_and_the_photo_repeated_scores_its_own_view(config, 
     table = run_tables(config, tmp_path / "out")
     assert load_score_table(tmp_path / "out").rows == table.rows
     broken, mailbox = table.rows
-    assert broken.object == "broken" and broken.error and not broken.scores
-    assert mailbox.error is None and 5 < mailbox.scores["psnr"] < 40
+    assert broken.object == "broken"
+    assert broken.error
+    assert not broken.scores
+    assert mailbox.error is None
+    assert 5 < mailbox.scores["psnr"] < 40
     assert all((tmp_path / "out" / path).is_file() for path in mailbox.pictures.values())
-    assert "| repeat |" in table_lines(table) and table_lines(table).endswith("| 2 | 1 |")
+    assert "| repeat |" in table_lines(table)
+    assert table_lines(table).endswith("| 2 | 1 |")
 
 
 def test_outputs_of_another_method_equal_to_the_truth_are_perfect(config, tmp_path):
@@ -53,8 +57,9 @@ def test_outputs_of_another_method_equal_to_the_truth_are_perfect(config, tmp_pa
     truth.views.save(tmp_path / "theirs" / "mailbox")
     method = MethodConfig(kind="files", reader="plain", folder=str(tmp_path / "theirs"))
     table = run_tables(replace(config, methods={"theirs": method}), tmp_path / "out")
-    broken, mailbox = table.rows
-    assert mailbox.scores["psnr"] == 100 and mailbox.scores["ssim"] == pytest.approx(1)
+    _broken, mailbox = table.rows
+    assert mailbox.scores["psnr"] == 100
+    assert mailbox.scores["ssim"] == pytest.approx(1)
 
 
 def test_a_run_that_was_ended_goes_on_to_the_same_table(config, tmp_path, monkeypatch):
@@ -105,7 +110,7 @@ def test_half_a_row_is_no_row(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         ({"methods": {}}, "methods is empty"),
         ({"methods": {"../x": MethodConfig(kind="repeat")}}, "method ../x"),
@@ -137,7 +142,8 @@ def test_missing_models_folders_and_objects_leave_no_trace(config, tmp_path):
 def test_names_stay_in_the_folder_and_apart():
     names = ["cup", "../cup", "a/b", "a_b", ".hidden", "<script>", "x" * 300]
     safe = [safe_name(name) for name in names]
-    assert len(set(safe)) == len(names) and safe[0] == "cup"
+    assert len(set(safe)) == len(names)
+    assert safe[0] == "cup"
     assert all("/" not in name and not name.startswith(".") and len(name) < 110 for name in safe)
 
 
@@ -145,4 +151,5 @@ def test_views_of_another_size_are_scored_at_the_truths(config):
     from hi3d.evaluation.runs.scoring import resized
 
     rgb = torch.rand(2, 3, 64, 64)
-    assert resized(rgb, 32).shape == (2, 3, 32, 32) and resized(rgb, 128).shape[-1] == 128
+    assert resized(rgb, 32).shape == (2, 3, 32, 32)
+    assert resized(rgb, 128).shape[-1] == 128
