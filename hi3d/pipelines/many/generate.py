@@ -110,7 +110,10 @@ def generate(photos: Sequence[str], output: str, config: GenerateConfig) -> list
     """
     check_models(config)
     if config.dry_run:
-        stages = {"stage1": (config.stage1, config.orbit), "stage2": (config.stage2, config.refiner)}
+        stages = {
+            "stage1": (config.stage1, config.orbit),
+            "stage2": (config.stage2, config.refiner),
+        }
         print_plan(stages, config.memory)
         return []
     check_output(Path(output))

@@ -1,0 +1,42 @@
+"""The command `scripts/evaluate.py tables`."""
+
+from pathlib import Path
+
+from hi3d.command_line import make_parser, parse_arguments
+from hi3d.config import load_config
+from hi3d.errors import InputError
+
+
+def tables(argv: list[str]) -> None:
+    """Parse the words after `tables`, and run.
+
+    Raises:
+        InputError: a setting, the set or the output is wrong, or `--check` found faults.
+    """
+    parser = make_parser(
+        "Generate, reconstruct and score a whole set of objects by several methods.",
+        "scripts/evaluate.py tables --config configs/eval/gso30.yaml objects_root=FOLDER "
+        "--output outputs/gso30",
+        "hi3d.evaluation.runs.config:TablesConfig",
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the table")
+    parser.add_argument("--methods", metavar="A,B", help="some of the config's methods alone")
+    parser.add_argument("--check", action="store_true", help="check the set's files, nothing more")
+    arguments = parse_arguments(parser, argv)
+    if arguments.config is None:
+        raise InputError("no config given: add --config configs/eval/gso30.yaml")
+    if arguments.output is None and not arguments.check:
+        raise InputError("no output given: add --output DIR")
+    from hi3d.evaluation.object_sets import load_objects, set_faults
+    from hi3d.evaluation.runs.config import TablesConfig
+    from hi3d.evaluation.runs.tables import run_tables, table_lines
+
+    config = load_config(TablesConfig, arguments.config, arguments.overrides)
+    if arguments.check:
+        faults = set_faults(config.objects, config.objects_root)
+        if faults:
+            raise InputError(f"{len(faults)} faults of {config.objects}: " + "; ".join(faults))
+        print(f"{len(load_objects(config.objects, config.objects_root))} objects are complete")
+        return
+    names = arguments.methods.split(",") if arguments.methods else None
+    print(table_lines(run_tables(config, arguments.output, names)))
