@@ -24,7 +24,7 @@ TINY = [
 @pytest.fixture
 def box(tmp_path) -> Path:
     path = tmp_path / "box.glb"
-    trimesh.creation.box((1.0, 0.8, 0.6)).export(path)
+    trimesh.creation.box((0.4, 0.3, 1.0)).export(path)
     return path
 
 

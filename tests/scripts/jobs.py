@@ -23,6 +23,16 @@ STEPS = [
 """Of a reconstruction."""
 
 
+def ablate(inputs: Path, output: Path, models: Path) -> list[object]:
+    trimesh.creation.box((0.4, 0.3, 1.0)).export(inputs / "box.glb")
+    return [
+        *("--config", ROOT / "configs/ablation/m.yaml", "--output", output / "m"),
+        *("chain=reconstruct", "config=null", "key=interpolated_views", "values=[0,4]"),
+        *(f"overrides=[{','.join(repr(step) for step in STEPS)}]", "resolution=64"),
+        f"objects=[{inputs / 'box.glb'}]",
+    ]
+
+
 def cache_latents(inputs: Path, output: Path, models: Path) -> list[object]:
     for name in ("a", "b"):
         views, _ = sphere_views(orbit_cameras(10.0, 16, 4))
@@ -109,6 +119,7 @@ def train(inputs: Path, output: Path, models: Path) -> list[object]:
 
 
 JOBS: dict[str, Callable[[Path, Path, Path], list[object]]] = {
+    "ablate.py": ablate,
     "cache_latents.py": cache_latents,
     "convert_checkpoint.py": convert_checkpoint,
     "evaluate.py": evaluate,
@@ -122,6 +133,9 @@ JOBS: dict[str, Callable[[Path, Path, Path], list[object]]] = {
 }
 
 
+TIMED = ("report", "index.html", "row.json", "table")
+
+
 def left_over(folder: Path) -> list[str]:
     """Files that a run should have removed."""
     return [
@@ -132,11 +146,11 @@ def left_over(folder: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Bytes of all results; reports hold times."""
+    """Bytes of all results; reports, pages and tables hold times."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith("report")
+        if path.is_file() and not path.name.startswith(TIMED)
     }
 
 
