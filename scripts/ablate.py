@@ -12,14 +12,14 @@ def main() -> None:
         "Run the chain with each value of one key on objects with known truth, and write a table "
         "and a page with plots. The same command goes on with what an earlier run left.",
         "scripts/ablate.py --config configs/ablation/m.yaml --output outputs/ablation/m",
-        "hi3d.evaluation.ablation:AblationConfig",
+        "hi3d.evaluation.ablations.ablation:AblationConfig",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
     arguments = parse_arguments(parser)
     if arguments.config is None:
         raise InputError("no config given: add --config configs/ablation/m.yaml")
     check_path("--output", arguments.output)
-    from hi3d.evaluation.ablation import AblationConfig, run_ablation
+    from hi3d.evaluation.ablations.ablation import AblationConfig, run_ablation
     from hi3d.progress import console
 
     config = load_config(AblationConfig, arguments.config, arguments.overrides)

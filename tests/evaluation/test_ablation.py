@@ -9,8 +9,8 @@ import trimesh
 
 from hi3d.config import load_config
 from hi3d.errors import InputError
-from hi3d.evaluation import ablation
-from hi3d.evaluation.ablation import AblationConfig, run_ablation
+from hi3d.evaluation.ablations import ablation
+from hi3d.evaluation.ablations.ablation import AblationConfig, run_ablation
 from hi3d.evaluation.score_table import load_score_table
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs/ablation").glob("*.yaml"))

@@ -1,6 +1,7 @@
 """The protocols by name, and the scores of one object under one of them."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ SURFACE = Protocol(
 )
 
 
-def _views_only(name: str, statement: str, **changes: int | bool | LpipsNetwork) -> Protocol:
+def _views_only(name: str, statement: str, **changes: Any) -> Protocol:
     return replace(SYNCDREAMER, name=name, statement=statement, mesh_points=None, **changes)
 
 
@@ -219,7 +220,9 @@ def score_views(
 def _pooled_ssim(views: Tensor, truth: Tensor) -> float:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    return float(structural_similarity_index_measure(views, truth))
+    score = structural_similarity_index_measure(views, truth)
+    assert isinstance(score, Tensor)
+    return float(score)
 
 
 def at_size(images: Tensor, size: int, name: str, notes: list[str]) -> Tensor:

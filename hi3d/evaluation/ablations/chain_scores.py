@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from hi3d.assets.surface_mesh import load_mesh, surface_mesh_to_object
-from hi3d.evaluation.ablation_truth import ObjectTruth
+from hi3d.evaluation.ablations.truth import ObjectTruth
 from hi3d.evaluation.mesh_metrics import score_mesh
 from hi3d.evaluation.score_table import Column, ScoreRow
 from hi3d.evaluation.view_metrics import MAX_PSNR, psnr, ssim

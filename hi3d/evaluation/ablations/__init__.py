@@ -1,0 +1,1 @@
+"""Any setting of the chain over a list of values: ablations and their truth."""
