@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hi3d.errors import InputError
+from hi3d.evaluation.protocols.protocol import PROTOCOLS, SYNCDREAMER
 from hi3d.evaluation.runs import scoring, tables
 from hi3d.evaluation.runs.config import MethodConfig, TablesConfig
 from hi3d.evaluation.runs.rows import make_row, safe_name
@@ -17,13 +18,14 @@ from hi3d.evaluation.score_table import load_score_table
 from hi3d.evaluation.truth import TruthConfig, load_truth
 
 OBJECTS = Path(__file__).parents[3] / "data" / "examples" / "objects"
-SMALL = TruthConfig(resolution=256, photo_resolution=32, backend="embreex")
+SMALL = TruthConfig(resolution=32, photo_resolution=32, backend="embreex")
 
 
 @pytest.fixture
 def config(tmp_path, monkeypatch) -> TablesConfig:
     monkeypatch.setattr(scoring, "packaged_file", lambda network: None)
     scoring.lpips_of.cache_clear()
+    monkeypatch.setitem(PROTOCOLS, "small", replace(SYNCDREAMER, name="small", view_size=32))
     monkeypatch.setenv("HI3D_CACHE_DIR", str(tmp_path / "cache"))
     folder = tmp_path / "set"
     folder.mkdir()
@@ -36,7 +38,7 @@ def config(tmp_path, monkeypatch) -> TablesConfig:
         truth=SMALL,
         num_workers=0,
         meshes=False,
-        protocol="syncdreamer",
+        protocol="small",
     )
 
 
