@@ -16,7 +16,7 @@ from hi3d.config import (
 )
 from hi3d.errors import InputError
 from hi3d.evaluation.methods.layouts import LAYOUTS
-from hi3d.evaluation.runs.scoring import check_protocol
+from hi3d.evaluation.protocols.protocol import find_protocol
 from hi3d.evaluation.truth import TruthConfig
 from hi3d.files import shipped
 from hi3d.pipelines.image_to_3d import GenerateConfig, check_models
@@ -79,7 +79,7 @@ class TablesConfig:
     """Lines of the table by name."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Each of which generates every object once."""
-    protocol: str = "surface"
+    protocol: str = "syncdreamer"
     """How views and meshes are scored."""
     meshes: bool = True
     """Reconstruct and score meshes; otherwise views alone."""
@@ -108,7 +108,12 @@ class TablesConfig:
             raise InputError("seeds is empty or has one twice: give different seeds")
         for seed in self.seeds:
             check_seed(seed)
-        check_protocol(self.protocol)
+        size = find_protocol(self.protocol).view_size
+        if self.truth.resolution < size:
+            raise InputError(
+                f"protocol {self.protocol} compares views of {size} pixels: add "
+                f"truth.resolution={size}"
+            )
         check_choice("executor", self.executor, EXECUTORS)
         if self.num_workers is not None:
             check_number("num_workers", self.num_workers, 1 if self.executor == "ray" else 0, 4096)

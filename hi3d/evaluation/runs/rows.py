@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from hi3d.evaluation.object_sets import ScoredObject
 from hi3d.evaluation.runs.config import MethodConfig, TablesConfig
 from hi3d.evaluation.runs.outputs import Output, make_output
-from hi3d.evaluation.runs.scoring import resized, score_object
+from hi3d.evaluation.runs.scoring import resized, scores_of
 from hi3d.evaluation.score_table import ScoreRow
 from hi3d.evaluation.truth import Truth, content_files, load_truth
 from hi3d.files import make_folder, parse_json, write_json
@@ -79,11 +80,11 @@ def made_row(job: RowJob) -> ScoreRow | None:
         return None
 
 
-def save_row(job: RowJob, row: ScoreRow) -> ScoreRow:
-    """Write the row's file, and give the row."""
+def save_row(job: RowJob, row: ScoreRow, notes: Sequence[str] = ()) -> ScoreRow:
+    """Write the row's file with what was unusual about its scores, and give the row."""
     plain: dict[str, Any] = asdict(row)
     plain["scores"] = {name: row.value(name) for name in row.scores}
-    write_json(job.result, {"key": job.key(), "row": plain})
+    write_json(job.result, {"key": job.key(), "row": plain, "notes": list(notes)})
     return row
 
 
@@ -106,7 +107,8 @@ def make_row(job: RowJob) -> ScoreRow:
     made, seconds = make_output(
         job.settings, job.seed, job.entry.name, truth, folder, job.config.meshes
     )
-    scores = score_object(job.config.protocol, made.rgb, truth.views.rgb, made.mesh, truth.mesh)
+    truth_mesh = truth.mesh if job.config.meshes else None
+    scores, notes = scores_of(job.config.protocol, made.rgb, truth.views.rgb, made.mesh, truth_mesh)
     pictures = draw_row(job, made, truth)
     meshes = {}
     if made.mesh is not None:
@@ -116,7 +118,7 @@ def make_row(job: RowJob) -> ScoreRow:
     row = ScoreRow(
         job.method, job.entry.name, job.seed, scores, None, seconds or None, pictures, meshes
     )
-    return save_row(job, row)
+    return save_row(job, row, notes)
 
 
 def draw_row(job: RowJob, made: Output, truth: Truth) -> dict[str, str]:

@@ -1,62 +1,59 @@
-"""Scores of one object by the name of a protocol."""
+"""Scores of one object by the name of a protocol, and the columns that they fill."""
 
-from dataclasses import asdict
+import functools
 
-import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
 
-from hi3d.config import check_choice
-from hi3d.evaluation.mesh_metrics import score_mesh
+from hi3d.evaluation.lpips import Lpips, LpipsConfig, LpipsNetwork
+from hi3d.evaluation.lpips_package import packaged_file
+from hi3d.evaluation.protocols.protocol import THRESHOLDS, find_protocol, score_object
 from hi3d.evaluation.score_table import Column
-from hi3d.evaluation.view_metrics import MAX_PSNR, psnr, ssim
 from hi3d.mesh import SurfaceMesh
 
-PROTOCOLS = {
-    "surface": "16 views with view 0 over white, PSNR and SSIM per view, then their mean; points "
-    "on both surfaces, distances unsquared and halved; volumes on a grid"
-}
 COLUMNS = {
     "psnr": Column("PSNR", "dB"),
     "ssim": Column("SSIM"),
-    "chamfer_distance": Column("Chamfer distance", better="lower"),
-    "volume_iou": Column("Volume IoU"),
-    "f_score": Column("F-score"),
+    "lpips": Column("LPIPS", better="lower"),
+    "chamfer": Column("Chamfer distance", better="lower"),
+    **{f"f_score_{threshold:g}": Column(f"F-score {threshold:g}") for threshold in THRESHOLDS},
+    "normal_consistency": Column("Normal consistency"),
+    "iou64": Column("Volume IoU 64³"),
+    "iou128": Column("Volume IoU 128³"),
 }
 
 
-def check_protocol(name: str) -> None:
-    """Raise where there is no protocol of this name."""
-    check_choice("protocol", name, tuple(PROTOCOLS))
+@functools.cache
+def lpips_of(network: LpipsNetwork) -> Lpips | None:
+    """The network, loaded once per process; None where its package is not installed."""
+    if packaged_file(network.value) is None:
+        return None
+    return Lpips(LpipsConfig(network=network))
 
 
-def score_object(
+def scores_of(
     protocol: str,
-    rgb: torch.Tensor | None,  # [V, 3, H, W]
-    truth_rgb: torch.Tensor,  # [V, 3, S, S]
+    rgb: Tensor | None,  # [V, 3, H, W]
+    truth_rgb: Tensor,  # [V, 3, S, S]
     mesh: SurfaceMesh | None,
-    truth_mesh: SurfaceMesh,
-) -> dict[str, float | None]:
-    """Scores by name of the column; None where there is nothing to score.
+    truth_mesh: SurfaceMesh | None,
+) -> tuple[dict[str, float | None], list[str]]:
+    """Scores by name of the column, None where there is nothing to score, and what was unusual.
 
     Args:
         protocol: its name.
-        rgb: views over white in [0, 1], brought to the truth's size by averaging.
+        rgb: views over white in [0, 1], of any size.
         truth_rgb: views of the same cameras.
         mesh: in the coordinates of the truth.
-        truth_mesh: centred, longest side 1.
+        truth_mesh: centred, longest side 1; None leaves meshes out.
     """
-    scores: dict[str, float | None] = dict.fromkeys(COLUMNS)
-    if rgb is not None:
-        rgb = resized(rgb, truth_rgb.shape[-1])
-        scores["psnr"] = psnr(rgb, truth_rgb).clamp_max(MAX_PSNR).mean().item()
-        scores["ssim"] = ssim(rgb, truth_rgb).nanmean().item()
-    if mesh is not None:
-        scores |= asdict(score_mesh(mesh, truth_mesh))
-    return scores
+    found = find_protocol(protocol)
+    lpips = lpips_of(found.lpips_network)
+    return score_object(found, rgb, truth_rgb, mesh, truth_mesh, lpips)
 
 
-def resized(rgb: torch.Tensor, side: int) -> torch.Tensor:
-    """Square views of another size: averaged down, or bicubic up. [V, 3, side, side]"""
+def resized(rgb: Tensor, side: int) -> Tensor:
+    """Square views of another size, to be shown: averaged down, or bicubic up. [V, 3, S, S]"""
     if rgb.shape[-1] == side:
         return rgb
     if rgb.shape[-1] > side:

@@ -8,9 +8,10 @@ from pathlib import Path
 from hi3d.config import check_choice, config_to_dict
 from hi3d.errors import InputError
 from hi3d.evaluation.object_sets import load_objects
+from hi3d.evaluation.protocols.protocol import find_protocol
 from hi3d.evaluation.runs.config import TablesConfig
 from hi3d.evaluation.runs.rows import RowJob, failed_row, made_row, make_row, save_row
-from hi3d.evaluation.runs.scoring import COLUMNS, PROTOCOLS
+from hi3d.evaluation.runs.scoring import COLUMNS
 from hi3d.evaluation.score_table import TABLE_FILE, ScoreRow, ScoreTable, save_score_table, summary
 from hi3d.files import make_folder
 from hi3d.orbits.run_state import full_disk_is_an_input_error, locked
@@ -124,7 +125,7 @@ def score_table(config: TablesConfig, rows: Sequence[ScoreRow]) -> ScoreTable:
         settings=config_to_dict(config),
         versions=package_versions(),
         about={
-            "protocol": PROTOCOLS[config.protocol],
+            "protocol": find_protocol(config.protocol).statement,
             "units": "the true object's longest side is 1",
             "normalization": "truth centred, longest side 1, turned to the photo's azimuth; "
             "outputs of files as their layout says",

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from hi3d.errors import InputError
-from hi3d.evaluation.runs import tables
+from hi3d.evaluation.protocols.protocol import PROTOCOLS, SYNCDREAMER
+from hi3d.evaluation.runs import scoring, tables
 from hi3d.evaluation.runs.config import MethodConfig, TablesConfig
 from hi3d.evaluation.runs.rows import make_row, safe_name
 from hi3d.evaluation.runs.tables import all_jobs, run_tables, table_lines
@@ -22,6 +23,9 @@ SMALL = TruthConfig(resolution=32, photo_resolution=32, backend="embreex")
 
 @pytest.fixture
 def config(tmp_path, monkeypatch) -> TablesConfig:
+    monkeypatch.setattr(scoring, "packaged_file", lambda network: None)
+    scoring.lpips_of.cache_clear()
+    monkeypatch.setitem(PROTOCOLS, "small", replace(SYNCDREAMER, name="small", view_size=32))
     monkeypatch.setenv("HI3D_CACHE_DIR", str(tmp_path / "cache"))
     folder = tmp_path / "set"
     folder.mkdir()
@@ -34,7 +38,7 @@ def config(tmp_path, monkeypatch) -> TablesConfig:
         truth=SMALL,
         num_workers=0,
         meshes=False,
-        protocol="surface",
+        protocol="small",
     )
 
 
@@ -116,6 +120,7 @@ def test_half_a_row_is_no_row(config, tmp_path):
         ({"methods": {"../x": MethodConfig(kind="repeat")}}, "method ../x"),
         ({"seeds": [1, 1]}, "seeds"),
         ({"protocol": "none"}, "protocol"),
+        ({"protocol": "views512"}, "truth.resolution=512"),
         ({"shard": "2/2"}, "shard"),
         ({"object_memory_gb": 0}, "object_memory_gb"),
     ],
