@@ -69,6 +69,8 @@ def with_printed_walls(mesh: trimesh.Trimesh, views: Views) -> trimesh.Trimesh:
         if plane is None:
             continue
         wall = _with_pits(side, plane, vertices, links)
+        if len(wall) == 0:
+            continue
         points = vertices[wall]
         flat = points - np.outer(points @ plane[:3] - plane[3], plane[:3])
         before = _disagreement(points, normals[wall], colors, cameras)
