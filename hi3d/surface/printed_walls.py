@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import trimesh
 from scipy.sparse import csr_matrix, diags
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
 
 from hi3d.cameras import Cameras
@@ -69,6 +69,8 @@ def with_printed_walls(mesh: trimesh.Trimesh, views: Views) -> trimesh.Trimesh:
         if plane is None:
             continue
         wall = _with_pits(side, plane, vertices, links)
+        if len(wall) == 0:
+            continue
         points = vertices[wall]
         flat = points - np.outer(points @ plane[:3] - plane[3], plane[:3])
         before = _disagreement(points, normals[wall], colors, cameras)
@@ -109,9 +111,15 @@ def _with_pits(
 
 
 def _depth(points: np.ndarray, side: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """How far points [N, 3] lie within the convex outline of a side [M, 3], along its plane."""
+    """How far points [N, 3] lie within the convex outline of a side [M, 3], along its plane.
+
+    -inf where the side has no area along the plane.
+    """
     across = np.linalg.svd(normal[None])[2][1:]
-    outline = ConvexHull(side @ across.T).equations
+    try:
+        outline = ConvexHull(side @ across.T).equations
+    except QhullError:
+        return np.full(len(points), -np.inf)
     return np.asarray(-(points @ across.T @ outline[:, :2].T + outline[:, 2]).max(1))
 
 

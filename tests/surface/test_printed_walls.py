@@ -67,6 +67,13 @@ def test_what_is_round_stays():
     assert np.abs((moved.vertices - can.vertices)[around]).max() < 0.004
 
 
+def test_a_plane_far_from_its_side_moves_nothing(monkeypatch):
+    box = fine_box()
+    plane = np.array([1.0, 0.0, 0.0, 5.0])
+    monkeypatch.setattr("hi3d.surface.printed_walls._agreed_plane", lambda *_: plane)
+    assert error(with_printed_walls(box, views_of(box)), box) == 0
+
+
 def test_views_without_an_object_change_nothing():
     box = fine_box()
     views = views_of(box)
