@@ -26,10 +26,11 @@ def main() -> None:
     from hi3d.training.tasks import load_experiment
 
     experiment = load_experiment(arguments.config, arguments.overrides)
-    cache, key = cache_latents, "latents"
+    output = Path(arguments.output)
     if arguments.stage1_orbits:
-        cache, key = cache_stage1_orbits, "stage1_orbits"
-    count = cache(experiment, Path(arguments.output))
+        count, key = cache_stage1_orbits(experiment, output), "stage1_orbits"
+    else:
+        count, key = cache_latents(experiment, output), "latents"
     console.print(f"{count} orbits: train with {key}={arguments.output}", markup=False)
 
 

@@ -19,8 +19,8 @@ from hi3d.config import (
     shortened,
 )
 from hi3d.errors import InputError
-from hi3d.evaluation.ablations.truth import ObjectTruth, files_of, load_truth
 from hi3d.evaluation.ablations.chain_scores import COLUMNS, PROTOCOL, UNITS, score_run
+from hi3d.evaluation.ablations.truth import ObjectTruth, files_of, load_truth
 from hi3d.evaluation.report import write_report
 from hi3d.evaluation.score_table import TABLE_FILE, ScoreRow, ScoreTable, save_score_table
 from hi3d.files import make_folder, parse_json, system_error, write_json

@@ -42,7 +42,13 @@ class Layout:
     """Whether front and scale are those that the method's code states; else align the meshes."""
 
 
-ANY_MESH = ("{object}.glb", "{object}.obj", "{object}.ply", "{object}/mesh.glb", "{object}/*.glb")
+ANY_MESH: tuple[str, ...] = (
+    "{object}.glb",
+    "{object}.obj",
+    "{object}.ply",
+    "{object}/mesh.glb",
+    "{object}/*.glb",
+)
 ANY_MESH += ("{object}/mesh.obj", "{object}/*.obj", "{object}/mesh.ply", "{object}/*.ply")
 ANY_VIEWS = ("{object}/{seed}", "{object}/views", "{object}")
 

@@ -116,7 +116,7 @@ class ImageFeatures(nn.Module):
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             fold_conv(state, "_conv_stem", "_bn0", self.stem)
-            blocks = [block for stage in self.stages for block in stage]  # type: ignore[union-attr]
+            blocks = [block for stage in self.stages for block in stage]  # type: ignore[attr-defined]
             for i, block in enumerate(blocks):
                 name = f"_blocks.{i}."
                 if block.expand is not None:
