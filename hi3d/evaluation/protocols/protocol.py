@@ -256,7 +256,10 @@ def score_mesh(
         say_unusual(each, name, notes)
     if protocol.mesh_points == "seen":
         cameras = syncdreamer_cameras()
-        points = [one_per_voxel(depth_points(each, cameras)) for each in (mesh, truth)]
+        points = [
+            one_per_voxel(depth_points(each, cameras, rendered))
+            for each, rendered in ((mesh, False), (truth, True))
+        ]
         first, second = (inside_at_corners(each) for each in (mesh, truth))
         union = int((first | second).sum())
         iou = int((first & second).sum()) / union if union else None
