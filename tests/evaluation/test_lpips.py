@@ -64,6 +64,7 @@ def test_without_a_connection_the_message_names_the_file(monkeypatch):
     def no_connection(*_, **__):
         raise URLError("no route to host")
 
+    monkeypatch.setattr("hi3d.evaluation.lpips.packaged_file", lambda _: None)
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_connection)
     monkeypatch.setattr("hi3d.evaluation.lpips.packaged_file", lambda _: None)
     with pytest.raises(InputError, match=r"vgg16-397923af.pth: no route to host.*as backbone"):

@@ -32,17 +32,21 @@ def scaled_and_centered(pred: SurfaceMesh, gt: SurfaceMesh) -> SurfaceMesh:
 
 
 def turned_best(pred: SurfaceMesh, gt: SurfaceMesh) -> SurfaceMesh:
-    """Scaled, centered, and turned about the up axis to the least Chamfer distance."""
-    pred = normalised(pred)[0]
+    """Turned about the up axis, scaled and centered, to the least Chamfer distance.
+
+    The box is that of the turned mesh, since boxes change as meshes turn.
+    """
     target = sample_surface(gt, NUM_POINTS, seed=1)
 
+    def turned(angle_deg: float) -> SurfaceMesh:
+        return normalised(rotated_about_up(pred, angle_deg))[0]
+
     def error(angle_deg: float) -> float:
-        turned = rotated_about_up(pred, angle_deg)
-        return depth_chamfer(sample_surface(turned, NUM_POINTS, seed=0), target)
+        return depth_chamfer(sample_surface(turned(angle_deg), NUM_POINTS, seed=0), target)
 
     coarse = min(range(0, 360, COARSE_DEG), key=error)
     fine = range(coarse - COARSE_DEG + FINE_DEG, coarse + COARSE_DEG, FINE_DEG)
-    return rotated_about_up(pred, min(fine, key=error))
+    return turned(min(fine, key=error))
 
 
 def iterated_closest_points(pred: SurfaceMesh, gt: SurfaceMesh) -> SurfaceMesh:

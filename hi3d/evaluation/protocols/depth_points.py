@@ -17,6 +17,10 @@ from hi3d.surface.ray_casting import RayCaster
 ELEVATION_DEG, SIZE = 30.0, 256
 VOXEL = 0.01
 """World units: the object's longest side is 1."""
+NEAREST, FARTHEST, LEVELS = 0.6, 2.4, 65535
+"""Of the truth's depth images."""
+VALID = (0.63, 2.37)
+"""Depths outside count as empty."""
 
 
 def syncdreamer_cameras() -> Cameras:
@@ -24,16 +28,19 @@ def syncdreamer_cameras() -> Cameras:
     return orbit_cameras(ELEVATION_DEG, SIZE)
 
 
-def depth_points(mesh: SurfaceMesh, cameras: Cameras) -> Tensor:
+def depth_points(mesh: SurfaceMesh, cameras: Cameras, rendered: bool = False) -> Tensor:
     """Surface points behind the pixels of all cameras, as the protocol's script takes them back.
 
-    Two of its habits are kept, since they move the numbers. Depth is interpolated linearly across
-    the image of a triangle, not in perspective (vertices are projected before they reach the
-    rasterizer); and a pixel is taken back through its corner, not its center.
+    Its habits are kept, since they move the numbers. A pixel is taken back through its corner, not
+    its center. Depth of a prediction is interpolated linearly across the image of a triangle, not
+    in perspective (vertices are projected before they reach the rasterizer); that of the truth is
+    read from 16-bit images of a correct renderer.
 
     Args:
         mesh: in the coordinates of the cameras.
         cameras: of V views.
+        rendered: depth as in the truth's images: in perspective, rounded to 16 bits, and counted
+            between 0.63 and 2.37.
 
     Returns:
         [N, 3] float32, on the CPU.
@@ -50,7 +57,14 @@ def depth_points(mesh: SurfaceMesh, cameras: Cameras) -> Tensor:
         pixels = torch.nonzero(face >= 0)[:, 0]
         depths = cameras.project(vertices, view)[1][faces[face[pixels]]]
         weighted = barycentric[pixels] * depths
-        depth = (weighted * depths).sum(1) / weighted.sum(1)
+        depth = weighted.sum(1)  # in perspective; the mean weighted by depth is linear in the image
+        if rendered:
+            depth = (depth - NEAREST).div(FARTHEST - NEAREST).clamp(0, 1).mul(LEVELS).round()
+            depth = depth / LEVELS * (FARTHEST - NEAREST) + NEAREST
+            valid = (depth > VALID[0]) & (depth < VALID[1])
+            pixels, depth = pixels[valid], depth[valid]
+        else:
+            depth = (weighted * depths).sum(1) / depth
         corner = torch.stack([pixels % cameras.width, pixels // cameras.width], 1).float()
         local = torch.cat([corner, torch.ones(len(pixels), 1)], 1) * depth[:, None]
         local = local @ torch.linalg.inv(cameras.Ks[view]).T

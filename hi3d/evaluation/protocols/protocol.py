@@ -55,7 +55,7 @@ SYNCDREAMER = Protocol(
     "the prediction as it is",
 )
 SURFACE = Protocol(
-    "surface",
+    "whole-surface",
     "views 1-15 of 256x256; Chamfer (unsquared, halved), F-scores and normal consistency of "
     "100,000 samples of whole surfaces; IoU at 64^3 and 128^3; the prediction as it is",
     first_view_counts=False,
@@ -90,8 +90,8 @@ PROTOCOLS: dict[str, Protocol] = {
         *(
             replace(
                 SURFACE,
-                name=f"surface-{alignment}",
-                statement=f"as surface, the prediction aligned first ({alignment})",
+                name=f"whole-surface-{alignment}",
+                statement=f"as whole-surface, the prediction aligned first ({alignment})",
                 alignment=alignment,
             )
             for alignment in ALIGNMENTS
@@ -220,9 +220,8 @@ def score_views(
 def _pooled_ssim(views: Tensor, truth: Tensor) -> float:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    score = structural_similarity_index_measure(views, truth)
-    assert isinstance(score, Tensor)
-    return float(score)
+    similarity = structural_similarity_index_measure(views, truth)
+    return float(similarity if isinstance(similarity, Tensor) else similarity[0])
 
 
 def at_size(images: Tensor, size: int, name: str, notes: list[str]) -> Tensor:
@@ -259,15 +258,20 @@ def score_mesh(
         say_unusual(each, name, notes)
     if protocol.mesh_points == "seen":
         cameras = syncdreamer_cameras()
-        points = [one_per_voxel(depth_points(each, cameras)) for each in (mesh, truth)]
+        points = [
+            one_per_voxel(depth_points(each, cameras, rendered))
+            for each, rendered in ((mesh, False), (truth, True))
+        ]
         first, second = (inside_at_corners(each) for each in (mesh, truth))
         union = int((first | second).sum())
+        if not union:
+            notes.append("neither mesh encloses a volume: no IoU")
         iou = int((first & second).sum()) / union if union else None
         return {"chamfer": depth_chamfer(*points), "iou64": iou}
-    return surface_scores(mesh, truth)
+    return surface_scores(mesh, truth, notes)
 
 
-def surface_scores(mesh: SurfaceMesh, truth: SurfaceMesh) -> Scores:
+def surface_scores(mesh: SurfaceMesh, truth: SurfaceMesh, notes: list[str]) -> Scores:
     """Chamfer, F-scores, normal consistency and volumes from samples of whole surfaces."""
     points = [sample_surface(m, NUM_SAMPLES, seed) for seed, m in enumerate((mesh, truth))]
     normals = [normals_at(m, p) for m, p in zip((mesh, truth), points, strict=True)]
@@ -284,7 +288,8 @@ def surface_scores(mesh: SurfaceMesh, truth: SurfaceMesh) -> Scores:
     for resolution in (64, 128):
         try:
             scores[f"iou{resolution}"] = volume_iou(mesh, truth, resolution)
-        except InputError:
+        except InputError as error:
+            notes.append(f"no IoU at {resolution}^3: {error}")
             scores[f"iou{resolution}"] = None
     return scores
 

@@ -6,6 +6,7 @@ import torch
 import trimesh
 from scipy.spatial.distance import cdist
 
+from hi3d.errors import InputError
 from hi3d.evaluation.protocols.depth_points import (
     depth_chamfer,
     depth_points,
@@ -57,8 +58,9 @@ def protocol_points(mesh: trimesh.Trimesh, azimuths_deg) -> np.ndarray:
 
 def voxel_means(points: np.ndarray) -> np.ndarray:
     cells: dict[tuple, list] = {}
+    origin = points.min(0) - 0.005
     for point in points:
-        key = tuple(np.floor((point - (points.min(0) - 0.005)) / 0.01).astype(int))
+        key = tuple(np.floor((point - origin) / 0.01).astype(int))
         cells.setdefault(key, []).append(point)
     return np.array([np.mean(cell, 0) for cell in cells.values()])
 
@@ -92,6 +94,21 @@ def test_flat_faces_are_bent_as_the_protocol_bends_them(pair):
     points = depth_points(surface(pair[0]), syncdreamer_cameras()[[1]]).numpy()
     distance = trimesh.proximity.closest_point(pair[0], points[::97])[1]
     assert distance.max() > 0.01
+
+
+def test_depth_of_the_truth_is_in_perspective_and_of_16_bits(pair):
+    cameras = syncdreamer_cameras()[[1]]
+    points = depth_points(surface(pair[0]), cameras, rendered=True)
+    depth = cameras.project(points, 0)[1].numpy()
+    levels = (depth - 0.6) / 1.8 * 65535
+    np.testing.assert_allclose(levels, levels.round(), atol=0.05)
+    # Through corners rather than centers: half a pixel, 0.0038 at the distance of the origin.
+    distance = trimesh.proximity.closest_point(pair[0], points.numpy()[::97])[1]
+    assert distance.max() < 0.005
+    near = trimesh.creation.icosphere(1, 0.05).apply_translation((1.0, 0, 0.577))  # depth 0.3
+    assert len(depth_points(surface(near), syncdreamer_cameras()[[0]])) > 1000
+    with pytest.raises(InputError, match="no camera sees"):
+        depth_points(surface(near), syncdreamer_cameras()[[0]], rendered=True)
 
 
 def test_points_of_a_cell_become_their_mean():
