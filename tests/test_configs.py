@@ -8,6 +8,7 @@ import torch
 from hi3d.config import load_config
 from hi3d.degradation.draws import DegradationConfig
 from hi3d.evaluation.ablations.ablation import AblationConfig
+from hi3d.evaluation.runs.config import TablesConfig
 from hi3d.nano.tasks import ALL_TASKS
 from hi3d.orbits.config import OrbitRenderConfig
 from hi3d.photo.framing import ForegroundConfig, extract_foreground
@@ -29,6 +30,7 @@ SCHEMAS = {
     "render_orbits": OrbitRenderConfig,
     "degradation": DegradationConfig,
     "ablation": AblationConfig,
+    "eval": TablesConfig,
 }
 """By the name of the file or of its folder; the others are experiments."""
 BASES = {"data.yaml"}

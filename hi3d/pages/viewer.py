@@ -23,7 +23,7 @@ PACKAGE_SHA512 = (
     "f33d52079b0f9732a86a4e66771fc3df56eb05a90f626dd08b7d447c0b9c1c05"
     "2bb6b1c709b69bca990abd2c11798854a4f6b1c89e3aa13e3bb9613f86bb3567"
 )
-"""Of the package, as the registry gives it (`dist.integrity`)."""
+"""Of the package, as the registry gives it (dist.integrity)."""
 ANSWER_SECONDS, FETCH_SECONDS = 3.0, 20.0
 """Longest silence of the registry, and longest time for all of the package."""
 CHUNK = 1 << 18

@@ -89,7 +89,7 @@ class Stage1Orbits:
 
     def __init__(self, folder: str | Path, settings: str | None = None):
         """Args:
-        folder: of shards, written by `write_orbits`; none are needed with `settings`.
+        folder: of shards, written by `OrbitWriter`; none are needed with `settings`.
         settings: of `settings_of`, that the shards must have; None takes any.
 
         Raises:
