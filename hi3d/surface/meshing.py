@@ -37,8 +37,10 @@ class MeshingConfig:
     """Taubin smoothing passes, 0 to 1000, against noise of about a voxel, without shrinking. A
     smoother surface also decimates further without opening."""
     flat_walls: bool = True
-    """Move the vertices of large walls, which are flat but for noise below a voxel, onto planes,
-    and those with print to where the views agree on it."""
+    """Move the vertices of large walls, which are flat but for noise below a voxel, onto planes."""
+    printed_walls: bool = False
+    """Move walls with print to where the views agree on it: for true views of boxes. Curved sides of
+    coarse or inconsistent views may be taken for walls."""
     flatten_unseen_side: bool = True
     """Span the side that no camera sees from its visible rim; needs the cameras."""
 
@@ -72,7 +74,7 @@ def extract_mesh(
     mesh = without_floaters(marching_cubes(field), MIN_COMPONENT_SHARE)
     if config.smoothing_iterations > 0:
         mesh = smoothed(mesh, config.smoothing_iterations)
-    if config.flat_walls and views is not None:
+    if config.printed_walls and views is not None:
         printed = with_printed_walls(mesh, views)
         mesh = printed if is_sound(printed) else mesh
     if config.flat_walls:

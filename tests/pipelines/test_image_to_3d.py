@@ -21,8 +21,9 @@ from hi3d.settings import settings_of
 from hi3d.views import ReferenceImage, Views
 from tests.pipelines.tiny_settings import TINY
 
-MAX_KEYS = 64
-"""60, and the schedulers of both stages, memory, its dry run, where the elevation comes from."""
+MAX_KEYS = 66
+"""60, and the schedulers of both stages, memory, its dry run, where the elevation comes from, what
+refines, and walls with print."""
 
 
 @pytest.fixture
