@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from hi3d.pipelines.upscaling.real_esrgan import real_esrgan
+from hi3d.pipelines.upscaling.real_esrgan import enlarged_views
 from hi3d.views import Views
 
 FACTOR = 2
@@ -26,7 +26,7 @@ def bicubic(rgb: Tensor) -> Tensor:
 def real_esrgan_halved(rgb: Tensor) -> Tensor:
     """Views [V, 3, H, W] by a network for four times their size, halved. [V, 3, 2H, 2W]"""
     size = rgb.shape[-2] * FACTOR, rgb.shape[-1] * FACTOR
-    return F.interpolate(real_esrgan(rgb), size, mode="area").clamp(0, 1)
+    return F.interpolate(enlarged_views(rgb), size, mode="area").clamp(0, 1)
 
 
 UPSCALERS: dict[str, Callable[[Tensor], Tensor]] = {

