@@ -39,8 +39,8 @@ class MeshingConfig:
     flat_walls: bool = True
     """Move the vertices of large walls, which are flat but for noise below a voxel, onto planes."""
     printed_walls: bool = False
-    """Move walls with print to where the views agree on it: for true views of boxes. Curved sides of
-    coarse or inconsistent views may be taken for walls."""
+    """Move walls with print to where the views agree on it: for true views of boxes. Curved sides
+    may be taken for walls where views are coarse or do not agree."""
     flatten_unseen_side: bool = True
     """Span the side that no camera sees from its visible rim; needs the cameras."""
 
