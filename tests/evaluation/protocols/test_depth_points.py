@@ -14,14 +14,7 @@ from hi3d.evaluation.protocols.depth_points import (
     one_per_voxel,
     syncdreamer_cameras,
 )
-from hi3d.mesh import SurfaceMesh
-
-
-def surface(mesh: trimesh.Trimesh) -> SurfaceMesh:
-    vertices = torch.from_numpy(np.asarray(mesh.vertices)).float()
-    return SurfaceMesh(
-        vertices, torch.from_numpy(mesh.faces).long(), torch.full_like(vertices, 0.5)
-    )
+from tests.evaluation.protocols.shapes import surface
 
 
 def protocol_points(mesh: trimesh.Trimesh, azimuths_deg) -> np.ndarray:

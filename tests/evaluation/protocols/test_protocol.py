@@ -18,13 +18,7 @@ from hi3d.evaluation.protocols.protocol import (
 )
 from hi3d.evaluation.protocols.validity import mesh_validity, self_intersecting_faces
 from hi3d.mesh import SurfaceMesh
-
-
-def surface(mesh: trimesh.Trimesh) -> SurfaceMesh:
-    vertices = torch.from_numpy(np.asarray(mesh.vertices)).float()
-    return SurfaceMesh(
-        vertices, torch.from_numpy(mesh.faces).long(), torch.full_like(vertices, 0.5)
-    )
+from tests.evaluation.protocols.shapes import surface
 
 
 def views(num: int = 16, size: int = 256, noise: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
