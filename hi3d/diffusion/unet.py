@@ -6,7 +6,9 @@ import torch
 from diffusers import UNetSpatioTemporalConditionModel
 
 from hi3d.cameras import NUM_ORBIT_VIEWS
+from hi3d.config import check_number
 from hi3d.diffusion.official.unet import OfficialUNet
+from hi3d.errors import InputError
 
 NUM_TIME_IDS = 2
 """Vector condition of the paper (Section 4.2): elevation and noise augmentation."""
@@ -29,6 +31,25 @@ class UNetConfig:
     """Width of the image embedding."""
     addition_time_embed_dim: int = 256
     """Width of the sinusoidal embedding of each vector condition."""
+
+    def __post_init__(self) -> None:
+        channels, heads = self.block_out_channels, self.num_attention_heads
+        if len(channels) != len(heads) or not channels:
+            raise InputError(
+                f"unet: {len(channels)} block_out_channels and {len(heads)} num_attention_heads: "
+                "give one of each per level"
+            )
+        for width, count in zip(channels, heads, strict=True):
+            check_number("unet.block_out_channels", width, 32, 2**16)
+            check_number("unet.num_attention_heads", count, 1, 2**10)
+            if width % 32 or width % count:
+                raise InputError(
+                    f"unet: {width} channels with {count} heads: channels are a multiple of 32 "
+                    "and of the heads"
+                )
+        check_number("unet.layers_per_block", self.layers_per_block, 1, 64)
+        check_number("unet.cross_attention_dim", self.cross_attention_dim, 1, 2**16)
+        check_number("unet.addition_time_embed_dim", self.addition_time_embed_dim, 2, 2**16)
 
 
 def stage1_in_channels(latent_channels: int) -> int:

@@ -33,6 +33,22 @@ def test_full_size_has_svds_parameters():
     assert count == 1_524_623_082 - 256 * 1280
 
 
+@pytest.mark.parametrize(
+    ("channels", "heads", "layers"),
+    [
+        ([32, 32], [1], 1),
+        ([], [], 1),
+        ([40], [1], 1),
+        ([96], [5], 1),
+        ([32], [0], 1),
+        ([32], [1], 0),
+    ],
+)
+def test_sizes_that_cannot_be_built_are_one_line(channels, heads, layers):
+    with pytest.raises(InputError, match=r"^unet"):
+        UNetConfig(channels, layers, heads)
+
+
 @pytest.fixture
 def doubles():
     torch.set_default_dtype(torch.float64)
