@@ -1,10 +1,10 @@
 """The small model's measures on an orbit set: does it turn the object, and what do seeds change?
 
     python benchmarks/small_model.py --orbits data/orbits/val --output results/small \\
-        [--limit 100] [--seeds 4] [--lpips-weights vgg16-397923af.pth] [key=value ...]
+        [--limit 100] [--seeds 4] [--lpips [vgg16-397923af.pth]] [key=value ...]
 
 Stage 1 against repeating the photo, stage 2 against bicubic upsampling. Scores views 1-15 of every
-orbit (view 0 is given) by PSNR over white, by SSIM, by LPIPS-VGG where its weights are given, and
+orbit (view 0 is given) by PSNR over white, by SSIM, with --lpips by LPIPS-VGG, and
 by the share of views that are nearest to their own true view: blurring raises PSNR, only turning
 the object raises the last. The elevation is the true one; the error of stage 1's own estimate is
 printed, too. With seeds, the best of them over their mean, and how far their front views (22.5
@@ -40,6 +40,7 @@ from hi3d.pipelines.sampler import seeded_generator
 from hi3d.progress import set_quiet, track
 from hi3d.views import ReferenceImage
 
+INSTALLED = "installed"
 MAX_PSNR = 50.0
 """Identical images have no PSNR: white objects on white would decide the mean."""
 
@@ -65,14 +66,21 @@ def main() -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="scores of every orbit")
     parser.add_argument("--limit", type=int, metavar="N", help="score only N, spread evenly")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="compare N seeds")
-    parser.add_argument("--lpips-weights", metavar="FILE", help="torchvision's VGG-16")
+    parser.add_argument(
+        "--lpips",
+        metavar="FILE",
+        nargs="?",
+        const=INSTALLED,
+        help="also LPIPS-VGG, by torchvision's file or else by the installed package's weights",
+    )
     arguments = parse_arguments(parser)
     if min(arguments.limit or 1, arguments.seeds) < 1:
         raise InputError("--limit and --seeds: give 1 or more")
     config = load_config(
         GenerateConfig, arguments.config or "configs/generate.yaml", arguments.overrides
     )
-    lpips = arguments.lpips_weights and Lpips(LpipsConfig(backbone=arguments.lpips_weights))
+    backbone = None if arguments.lpips == INSTALLED else arguments.lpips
+    lpips = Lpips(LpipsConfig(backbone=backbone)) if arguments.lpips else None
     models = Models(
         load_pipeline(OrbitPipeline, config.stage1),
         load_pipeline(RefinerPipeline, config.stage2),
@@ -88,7 +96,7 @@ def main() -> None:
         {
             "orbits": arguments.orbits,
             "seeds": arguments.seeds,
-            "lpips": arguments.lpips_weights,
+            "lpips": arguments.lpips,
             "config": config_to_dict(config),
         },
     )
@@ -197,27 +205,28 @@ def report(results: list[Scores]) -> None:
     }
     others = means.pop("orbit")
     show(means)
-    for row, mean in means.items():
-        if "lpips" in mean:
-            print(f"LPIPS of {row}: {mean['lpips']:.3f}")
     for key, value in others.items():
         print(f"{key.replace('_', ' ')}: {value:.2f}")
 
 
 def show(means: dict[str, dict[str, float]]) -> None:
     """Print the table, and what each stage gains over its baseline."""
-    print("| views 1-15 | PSNR, mean of dB | PSNR of the mean squared error | SSIM | own azimuth |")
-    print("|---|---|---|---|---|")
+    print(
+        "| views 1-15 | PSNR, mean of dB | of the mean squared error | SSIM | LPIPS | own azimuth |"
+    )
+    print("|---|---|---|---|---|---|")
     for name, mean in means.items():
         pooled = -10 * torch.tensor(mean["mse"]).log10().item()
+        lpips = f"{mean['lpips']:.4f}" if "lpips" in mean else ""
         print(
-            f"| {name} | {mean['psnr']:.2f} | {pooled:.2f} | {mean['ssim']:.4f} "
+            f"| {name} | {mean['psnr']:.2f} | {pooled:.2f} | {mean['ssim']:.4f} | {lpips} "
             f"| {mean['own_azimuth']:.3f} |"
         )
     names = list(means)
     for baseline, ours in zip(names[::2], names[1::2], strict=True):
-        gain = means[ours]["psnr"] - means[baseline]["psnr"]
-        print(f"{ours} over {baseline}: {gain:+.2f} dB")
+        gain = {key: means[ours][key] - means[baseline][key] for key in means[ours]}
+        lpips = f", LPIPS {gain['lpips']:+.4f}" if "lpips" in gain else ""
+        print(f"{ours} over {baseline}: {gain['psnr']:+.2f} dB{lpips}")
 
 
 if __name__ == "__main__":

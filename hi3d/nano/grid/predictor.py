@@ -8,7 +8,7 @@ its silhouette and colors at full resolution. That spares 3D convolutions, and l
 grid to one resampling.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hi3d.cameras import NUM_ORBIT_VIEWS
+from hi3d.nano.grid.certainty import decided, ray_raises
 from hi3d.nano.grid.image_features import FEATURE_CHANNELS, ImageFeatures
 from hi3d.nano.grid.rendering import (
     GRID_SIDE,
@@ -219,16 +220,27 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 @torch.no_grad()
 def predict_grid(predictor: GridPredictor, rgba: Tensor, elevation_deg: Tensor) -> Tensor:
-    """The grid of logits of each reference, in its frame. [B, 4, G, G, G] (z, y, x)
+    """The grid of logits of the object in each photo, in its frame. [B, 4, G, G, G] (z, y, x)
 
     Args:
         predictor: in evaluation mode.
         rgba: [B, 4, S, S] RGB over white and alpha, in [0, 1].
         elevation_deg: [B] of the camera.
     """
-    field = predictor.field(predictor(rgba, elevation_deg), elevation_deg)
+    prediction = predictor(rgba, elevation_deg)
+    raises = ray_raises(
+        prediction.frustum[:, 0],
+        prediction.seen[:, 0],
+        rgba[:, 3],
+        elevation_deg,
+        (NEAREST, FARTHEST),
+    )
+    seen = torch.cat([prediction.seen[:, :1] + raises[:, None], prediction.seen[:, 1:]], 1)
+    field = predictor.field(replace(prediction, seen=seen), elevation_deg)
     points = cell_centers().reshape(1, -1, 3).to(rgba).expand(len(rgba), -1, -1)
-    return field(points).unflatten(2, (GRID_SIDE,) * 3)
+    values = field(points)
+    grid = torch.cat([decided(values[:, :1]), values[:, 1:]], 1)
+    return grid.unflatten(2, (GRID_SIDE,) * 3)
 
 
 @torch.no_grad()

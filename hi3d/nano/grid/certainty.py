@@ -1,0 +1,90 @@
+"""One object out of the predictor's many: its logits made a decision, and the photo's rays filled.
+
+The predictor learns how likely each point of space is solid. Rendered as it is, that likelihood is
+a haze that stretches along the photo's rays, since depth is what a photo does not tell; splats and
+surface then model the haze. Two steps make an object of it that looks like the photo from its side
+and has edges from all others.
+
+- The logit is scaled about a level, which turns likelihood into occupancy.
+- Along every ray of the photo's silhouette the logits are raised until the ray is as opaque as the
+  photo says. What the photo shows is somewhere on the ray, however unsure the depth of thin parts
+  is; the steep scale puts it at the likeliest depth.
+
+Not in the paper, whose diffusion model samples one object.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hi3d.nano.grid.rendering import (
+    CELL,
+    CUBE_HALF,
+    DENSITY_SHIFT,
+    HALF_TAN,
+    SHARPNESS,
+    camera_axes,
+)
+
+SCALE = 4.0  # of the logits
+LEVEL = -0.15  # below 0: the side that errs loses less, since thin parts are the least certain
+MAX_OPACITY = 0.95  # that a ray of the photo is given
+MAX_RAISE = 12.0  # of a logit
+NUM_HALVINGS = 20  # of the interval that holds the raise: to 1e-5
+
+
+def decided(logits: Tensor) -> Tensor:
+    """Density logits of likely places to those of an object.
+
+    At `LEVEL` the density becomes ln 2 a cell.
+
+    Args:
+        logits: [...] of the predictor.
+    """
+    return SCALE * (logits - LEVEL) - DENSITY_SHIFT / SHARPNESS
+
+
+@torch.no_grad()
+def ray_raises(
+    frustum: Tensor, seen: Tensor, alpha: Tensor, elevation_deg: Tensor, span: tuple[float, float]
+) -> Tensor:
+    """What the logits of each ray of the photo lack for its opacity, once they are decided.
+
+    Args:
+        frustum: [B, D, H, W] density logits along the photo's rays, near to far.
+        seen: [B, S, S] further density logits of each ray.
+        alpha: [B, S, S] of the photo.
+        elevation_deg: [B] of its camera.
+        span: depths of the frustum's ends.
+
+    Returns:
+        [B, S, S], at least 0.
+    """
+    size, num_depths = alpha.shape[-1], frustum.shape[1]
+    line = ((torch.arange(size).to(alpha) + 0.5) / size * 2 - 1) * HALF_TAN
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    directions = torch.stack([x, y, torch.ones_like(x)], -1)
+    step = (span[1] - span[0]) / num_depths
+    depths = span[0] + (torch.arange(num_depths).to(alpha) + 0.5) * step
+    origins, axes = camera_axes(torch.zeros_like(elevation_deg), elevation_deg)
+    rays = torch.einsum("hwc,bcd->bhwd", directions, axes)
+    points = origins[:, None, None, None] + rays[..., None, :] * depths[:, None]
+    inside = (points.abs() < CUBE_HALF).all(-1)
+    lengths = directions.norm(dim=-1)[..., None] * step * inside / CELL
+    fine = F.interpolate(
+        frustum[:, None], (num_depths, size, size), mode="trilinear", align_corners=False
+    )
+    logits = fine[:, 0].permute(0, 2, 3, 1) + seen[..., None]
+    wanted = -torch.log1p(-alpha.clamp(0, MAX_OPACITY))
+
+    def is_too_clear(raised: Tensor) -> Tensor:
+        density = F.softplus(SHARPNESS * decided(logits + raised[..., None]) + DENSITY_SHIFT)
+        return (density * lengths).sum(-1) < wanted
+
+    least, most = torch.zeros_like(wanted), torch.full_like(wanted, MAX_RAISE)
+    lacking = is_too_clear(least)
+    for _ in range(NUM_HALVINGS):
+        middle = (least + most) / 2
+        clear = is_too_clear(middle)
+        least, most = torch.where(clear, middle, least), torch.where(clear, most, middle)
+    return torch.where(lacking, most, 0.0)

@@ -1,0 +1,88 @@
+"""One object out of likelihoods."""
+
+import pytest
+import torch
+
+from hi3d.nano.grid.certainty import LEVEL, MAX_OPACITY, MAX_RAISE, decided, ray_raises
+from hi3d.nano.grid.predictor import FARTHEST, NEAREST
+from hi3d.nano.grid.rendering import (
+    CELL,
+    DENSITY_SHIFT,
+    SHARPNESS,
+    Field,
+    RaySampling,
+    project,
+    render_field,
+)
+
+SIZE, DEPTHS = 8, 64
+ELEVATION = torch.tensor([20.0])
+
+
+def frustum(likeliest: int, unsure: float) -> torch.Tensor:
+    """Logits that fall by `unsure` a cell from the likeliest depth, far below the level."""
+    distance = (torch.arange(DEPTHS) - likeliest).abs()
+    return (-4.0 - unsure * distance)[None, :, None, None].expand(1, DEPTHS, SIZE, SIZE).clone()
+
+
+def raises(logits: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    return ray_raises(logits, torch.zeros(1, SIZE, SIZE), alpha, ELEVATION, (NEAREST, FARTHEST))
+
+
+def rendered(logits: torch.Tensor, azimuth_deg: float) -> torch.Tensor:
+    """Alpha of the decided frustum as a view sees it. [SIZE, SIZE]"""
+
+    def field_of(logits: torch.Tensor) -> Field:
+        def values(points: torch.Tensor) -> torch.Tensor:
+            xy, depths = project(points, torch.zeros(1), ELEVATION)
+            z = (depths - NEAREST) / (FARTHEST - NEAREST) * 2 - 1
+            place = torch.cat([xy, z[..., None]], -1)[:, :, None, None]
+            density = torch.nn.functional.grid_sample(
+                logits[:, None], place, align_corners=False, padding_mode="border"
+            )[..., 0, 0]
+            return torch.cat([decided(density), torch.zeros_like(density).repeat(1, 3, 1)], 1)
+
+        return values
+
+    azimuth = torch.tensor([[azimuth_deg]])
+    sampling = RaySampling(num_samples=200)
+    return render_field(field_of(logits), azimuth, ELEVATION, SIZE, sampling)[1][0, 0, 0]
+
+
+def test_a_cell_at_the_level_has_the_density_of_ln_2():
+    density = torch.nn.functional.softplus(SHARPNESS * decided(torch.tensor(LEVEL)) + DENSITY_SHIFT)
+    assert density.item() == pytest.approx(0.6931, abs=1e-3)
+    steep = decided(torch.tensor(LEVEL + 0.5)) - decided(torch.tensor(LEVEL - 0.5))
+    assert steep > 3
+
+
+def test_the_rays_of_the_silhouette_become_as_opaque_as_the_photo():
+    alpha = torch.zeros(1, SIZE, SIZE)
+    alpha[:, 2:6, 2:6], alpha[:, 3, 3] = 1.0, 0.5
+    logits = frustum(DEPTHS // 2, 0.5)
+    lacking = raises(logits, alpha)
+    assert (lacking[alpha == 0] == 0).all()
+    seen = rendered(logits + lacking[:, None], 0.0)
+    assert seen[2:6, 2:6][alpha[0, 2:6, 2:6] == 1].min() > MAX_OPACITY - 0.08
+    assert seen[3, 3].item() == pytest.approx(0.5, abs=0.1)
+    assert seen[0].max() < 0.05
+
+
+def test_rays_that_are_opaque_already_stay_as_they_are():
+    solid = torch.full((1, DEPTHS, SIZE, SIZE), 3.0)
+    assert (raises(solid, torch.ones(1, SIZE, SIZE)) == 0).all()
+
+
+def test_what_is_raised_lies_at_the_likeliest_depth():
+    """Seen from the side it is a sheet, not a block as deep as the frustum."""
+    alpha = torch.ones(1, SIZE, SIZE)
+    logits = frustum(DEPTHS // 2, 0.5)
+    raised = logits + raises(logits, alpha)[:, None]
+    per_cell = torch.nn.functional.softplus(SHARPNESS * decided(raised) + DENSITY_SHIFT) / CELL
+    share = per_cell[0, :, 4, 4] / per_cell[0, :, 4, 4].sum()
+    assert share[DEPTHS // 2 - 2 : DEPTHS // 2 + 3].sum() > 0.99
+
+
+def test_a_ray_that_misses_the_cube_is_raised_no_further_than_allowed():
+    hopeless = torch.full((1, DEPTHS, SIZE, SIZE), -100.0)
+    assert raises(hopeless, torch.ones(1, SIZE, SIZE)).max() <= MAX_RAISE
