@@ -48,6 +48,18 @@ class Protocol:
     alignment: str = "none"
     """Key of `ALIGNMENTS`."""
 
+    def check_size(self, resolution: int) -> None:
+        """Raise where the truth is smaller than the compared views.
+
+        Args:
+            resolution: side of the true views in pixels.
+        """
+        if resolution < self.view_size:
+            raise InputError(
+                f"protocol {self.name} compares views of {self.view_size} pixels: add "
+                f"truth.resolution={self.view_size}"
+            )
+
 
 SYNCDREAMER = Protocol(
     "syncdreamer",

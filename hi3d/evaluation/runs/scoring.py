@@ -1,26 +1,52 @@
 """Scores of one object by the name of a protocol, and the columns that they fill."""
 
 import functools
+from dataclasses import dataclass, field
 
 from torch import Tensor
-from torch.nn.functional import interpolate
 
+from hi3d.assets.surface_mesh import surface_mesh_to_object
 from hi3d.evaluation.lpips import Lpips, LpipsConfig, LpipsNetwork
 from hi3d.evaluation.lpips_package import packaged_file
-from hi3d.evaluation.protocols.protocol import THRESHOLDS, find_protocol, score_object
+from hi3d.evaluation.protocols.protocol import (
+    THRESHOLDS,
+    at_size,
+    find_protocol,
+    score_object,
+)
 from hi3d.evaluation.score_table import Column
+from hi3d.evaluation.truth import Truth
+from hi3d.evaluation.view_metrics import MAX_PSNR, psnr
 from hi3d.mesh import SurfaceMesh
+from hi3d.rendering.rasterizer import render_views
 
 COLUMNS = {
     "psnr": Column("PSNR", "dB"),
     "ssim": Column("SSIM"),
     "lpips": Column("LPIPS", better="lower"),
+    "mesh_psnr": Column("PSNR of the mesh's renders", "dB"),
     "chamfer": Column("Chamfer distance", better="lower"),
     **{f"f_score_{threshold:g}": Column(f"F-score {threshold:g}") for threshold in THRESHOLDS},
     "normal_consistency": Column("Normal consistency"),
     "iou64": Column("Volume IoU 64³"),
     "iou128": Column("Volume IoU 128³"),
 }
+BESIDE = (
+    f"PSNR of the mesh's renders is no part of the protocol: the mesh, unlit, at the cameras of "
+    f"the views and of their size, all views; a view counts as at most {MAX_PSNR:g} dB"
+)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a row says of an output."""
+
+    scores: dict[str, float | None]
+    """By name of the column; None where there is nothing to score."""
+    notes: list[str] = field(default_factory=list)
+    """What was unusual."""
+    shown: Tensor | None = None  # [V, 3, H, W]
+    """Views, or renders of the mesh where there are none."""
 
 
 @functools.cache
@@ -31,31 +57,45 @@ def lpips_of(network: LpipsNetwork) -> Lpips | None:
     return Lpips(LpipsConfig(network=network))
 
 
-def scores_of(
-    protocol: str,
-    rgb: Tensor | None,  # [V, 3, H, W]
-    truth_rgb: Tensor,  # [V, 3, S, S]
-    mesh: SurfaceMesh | None,
-    truth_mesh: SurfaceMesh | None,
-) -> tuple[dict[str, float | None], list[str]]:
-    """Scores by name of the column, None where there is nothing to score, and what was unusual.
+def about_scores(protocol: str) -> dict[str, str]:
+    """What a reader must know beside the numbers of a table.
 
     Args:
         protocol: its name.
-        rgb: views over white in [0, 1], of any size.
-        truth_rgb: views of the same cameras.
+    """
+    found = find_protocol(protocol)
+    about = {
+        "protocol": found.statement,
+        "units": "the true object's longest side is 1",
+        "normalization": "truth centred, longest side 1, turned to the photo's azimuth; outputs of "
+        "files as their layout says",
+    }
+    return about if found.mesh_points is None else {**about, "mesh_psnr": BESIDE}
+
+
+def score_output(
+    protocol: str,
+    rgb: Tensor | None,  # [V, 3, H, W]
+    mesh: SurfaceMesh | None,
+    truth: Truth,
+    meshes: bool = True,
+) -> Scored:
+    """Score one object.
+
+    Args:
+        protocol: its name.
+        rgb: views over white in [0, 1], of any size, of the truth's cameras.
         mesh: in the coordinates of the truth.
-        truth_mesh: centred, longest side 1; None leaves meshes out.
+        truth: of the object.
+        meshes: whether meshes are scored.
     """
     found = find_protocol(protocol)
     lpips = lpips_of(found.lpips_network)
-    return score_object(found, rgb, truth_rgb, mesh, truth_mesh, lpips)
-
-
-def resized(rgb: Tensor, side: int) -> Tensor:
-    """Square views of another size, to be shown: averaged down, or bicubic up. [V, 3, S, S]"""
-    if rgb.shape[-1] == side:
-        return rgb
-    if rgb.shape[-1] > side:
-        return interpolate(rgb, (side, side), mode="area")
-    return interpolate(rgb, (side, side), mode="bicubic", align_corners=False).clamp(0, 1)
+    truth_mesh = truth.mesh if meshes else None
+    scores, notes = score_object(found, rgb, truth.views.rgb, mesh, truth_mesh, lpips)
+    if not meshes or found.mesh_points is None or mesh is None:
+        return Scored(scores, notes, rgb)
+    rendered = render_views(surface_mesh_to_object(mesh), truth.views.cameras).rgb
+    sized = [at_size(images, found.view_size, "", []) for images in (rendered, truth.views.rgb)]
+    scores["mesh_psnr"] = psnr(*sized).clamp_max(MAX_PSNR).double().mean().item()
+    return Scored(scores, notes, rendered if rgb is None else rgb)

@@ -1,0 +1,62 @@
+"""Pictures of a row: the photo, and views, the true ones and their difference side by side."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hi3d.evaluation.truth import Truth
+from hi3d.views import save_rgba
+
+STRIP_VIEWS = 8
+"""Views in a strip, spread over the orbit."""
+STRIP_SIDE = 128
+"""Of a view in a strip, in pixels."""
+
+
+def draw_pictures(
+    output: Path,
+    folder: Path,
+    shown: Tensor | None,  # [V, 3, H, W]
+    truth: Truth,
+) -> dict[str, str]:
+    """Write the pictures of a row.
+
+    Args:
+        output: folder of the table.
+        folder: of the row's files, relative to `output`.
+        shown: views in [0, 1], or renders of a mesh where there are no views; None = neither.
+        truth: of the object.
+
+    Returns:
+        Paths relative to `output` by kind: `input`, `truth`, and with views `views` and `error`.
+    """
+    true = resized(spread(truth.views.rgb), STRIP_SIDE)
+    images = {"input": resized(truth.photo.rgb, 2 * STRIP_SIDE)[0], "truth": strip(true)}
+    if shown is not None and len(shown) == len(truth.views):
+        views = resized(spread(shown), STRIP_SIDE)
+        images |= {"views": strip(views), "error": strip(1 - (views - true).abs())}
+    for name, image in images.items():
+        save_rgba(output / folder / f"{name}.png", image, torch.ones_like(image[:1]))
+    return {name: (folder / f"{name}.png").as_posix() for name in images}
+
+
+def spread(rgb: Tensor) -> Tensor:
+    """At most `STRIP_VIEWS` of V views, evenly. [V, 3, H, W]"""
+    count = min(STRIP_VIEWS, len(rgb))
+    return rgb[torch.arange(count) * len(rgb) // count]
+
+
+def resized(rgb: Tensor, side: int) -> Tensor:
+    """Square views of another size, to be shown: averaged down, or bicubic up. [V, 3, S, S]"""
+    if rgb.shape[-1] == side:
+        return rgb
+    if rgb.shape[-1] > side:
+        return F.interpolate(rgb, (side, side), mode="area")
+    return F.interpolate(rgb, (side, side), mode="bicubic", align_corners=False).clamp(0, 1)
+
+
+def strip(rgb: Tensor) -> Tensor:
+    """Views side by side. [V, 3, H, W] to [3, H, V * W]"""
+    return torch.cat(list(rgb), dim=-1)
