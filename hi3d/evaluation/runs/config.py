@@ -177,7 +177,7 @@ class TablesConfig(RunConfig):
 
     @property
     def uncertain_methods(self) -> list[str]:
-        """Methods of files whose meshes may be turned or scaled otherwise than this protocol asks."""
+        """Methods of files whose meshes may not lie as this protocol asks."""
         protocol = find_protocol(self.protocol)
         if not self.meshes or protocol.mesh_points is None or protocol.alignment == "best-yaw":
             return []

@@ -21,11 +21,11 @@ def draw_pictures(
     shown: Tensor | None,  # [V, 3, H, W]
     truth: Truth,
 ) -> dict[str, str]:
-    """Write the pictures of a row.
+    """Write the pictures of a row, and those of its object unless they are there.
 
     Args:
         output: folder of the table.
-        folder: of the row's files, relative to `output`.
+        folder: of the row's files, two levels below the object's, relative to `output`.
         shown: views in [0, 1], or renders of a mesh where there are no views; None = neither.
         truth: of the object.
 
@@ -33,13 +33,18 @@ def draw_pictures(
         Paths relative to `output` by kind: `input`, `truth`, and with views `views` and `error`.
     """
     true = resized(spread(truth.views.rgb), STRIP_SIDE)
-    images = {"input": resized(truth.photo.rgb, 2 * STRIP_SIDE)[0], "truth": strip(true)}
+    of_object = folder.parents[1]
+    images = {
+        of_object / "input.png": resized(truth.photo.rgb, 2 * STRIP_SIDE)[0],
+        of_object / "truth.png": strip(true),
+    }
     if shown is not None and len(shown) == len(truth.views):
         views = resized(spread(shown), STRIP_SIDE)
-        images |= {"views": strip(views), "error": strip(1 - (views - true).abs())}
-    for name, image in images.items():
-        save_rgba(output / folder / f"{name}.png", image, torch.ones_like(image[:1]))
-    return {name: (folder / f"{name}.png").as_posix() for name in images}
+        images |= {folder / "views.png": strip(views)}
+        images |= {folder / "error.png": strip(1 - (views - true).abs())}
+    for path, image in images.items():
+        save_rgba(output / path, image, torch.ones_like(image[:1]))
+    return {path.stem: path.as_posix() for path in images}
 
 
 def spread(rgb: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def make_row(job: RowJob) -> ScoreRow:
         index = int(os.environ.get(WORKER_VARIABLE, "0"))
         torch.cuda.set_device(index % torch.cuda.device_count())
     truth = load_truth(job.entry, job.config.truth)
-    folder = make_folder(job.output / job.folder)
+    make_folder(job.output / job.folder)
     steps = steps_folder(job, truth)
     was_quiet = console.quiet
     set_quiet(True)  # the bars of each step would run into that of the table
@@ -115,9 +115,10 @@ def make_row(job: RowJob) -> ScoreRow:
     pictures = draw_pictures(job.output, job.folder, scored.shown, truth)
     meshes = {}
     if made.mesh is not None:
-        save_mesh(made.mesh, folder / "ours.glb")
-        save_mesh(truth.mesh, folder / "truth.glb")
-        meshes = {kind: (job.folder / f"{kind}.glb").as_posix() for kind in ("ours", "truth")}
+        files = {"ours": job.folder / "mesh.glb", "truth": job.folder.parents[1] / "truth.glb"}
+        save_mesh(made.mesh, job.output / files["ours"])
+        save_mesh(truth.mesh, job.output / files["truth"])
+        meshes = {kind: path.as_posix() for kind, path in files.items()}
     row = ScoreRow(
         *(job.method, job.entry.name, job.seed, scored.scores, None),
         *(seconds or None, pictures, meshes),
