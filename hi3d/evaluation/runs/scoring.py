@@ -8,12 +8,10 @@ from torch import Tensor
 from hi3d.assets.surface_mesh import surface_mesh_to_object
 from hi3d.evaluation.lpips import Lpips, LpipsConfig, LpipsNetwork
 from hi3d.evaluation.lpips_package import packaged_file
-from hi3d.evaluation.protocols.protocol import (
-    THRESHOLDS,
-    at_size,
-    find_protocol,
-    score_object,
-)
+from hi3d.evaluation.protocols.mesh_scores import THRESHOLDS
+from hi3d.evaluation.protocols.protocol import find_protocol
+from hi3d.evaluation.protocols.scores import score_object
+from hi3d.evaluation.protocols.view_scores import at_size
 from hi3d.evaluation.score_table import Column
 from hi3d.evaluation.truth import Truth
 from hi3d.evaluation.view_metrics import MAX_PSNR, psnr
