@@ -1,4 +1,4 @@
-"""Score views or a mesh against ground truth, or make the tables of a whole set of objects."""
+"""Score views or a mesh against ground truth, views by themselves, or a whole set of objects."""
 
 import sys
 from functools import partial
@@ -7,12 +7,13 @@ from pathlib import Path
 from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import check_number, check_path
 from hi3d.errors import InputError
-from hi3d.evaluation.runs.command import tables
+from hi3d.evaluation.runs.command import consistency, tables
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["tables"]:
-        return tables(sys.argv[2:])
+    for command in (tables, consistency):
+        if sys.argv[1:2] == [command.__name__]:
+            return command(sys.argv[2:])
     parser = make_parser(
         __doc__,
         "scripts/evaluate.py mesh --pred outputs/mesh/mesh.glb "
@@ -20,7 +21,8 @@ def main() -> None:
         "hi3d.evaluation.view_metrics:ViewMetricsConfig",
         "hi3d.evaluation.mesh_files:MeshFilesConfig",
     )
-    parser.add_argument("what", choices=["views", "mesh"], help="or tables: see tables --help")
+    others = "or tables, or consistency: see their --help"
+    parser.add_argument("what", choices=["views", "mesh"], help=others)
     parser.add_argument("--pred", required=True, type=Path, metavar="PATH", help="what to score")
     parser.add_argument("--gt", required=True, type=Path, metavar="PATH", help="ground truth")
     turn = "azimuth at which the photo shows the true mesh: turns it back by A degrees"
@@ -34,7 +36,7 @@ def main() -> None:
     check_number("--rotate-gt-deg", arguments.rotate_gt_deg, -360, 360)
     for name, path in (("--pred", arguments.pred), ("--gt", arguments.gt)):
         check_path(name, path)
-    from hi3d.evaluation.pairs import score_pair, score_pair_by
+    from hi3d.evaluation.runs.pairs import score_pair, score_pair_by
     from hi3d.evaluation.tables import markdown_table, write_results
 
     score = partial(score_pair_by, arguments.protocol) if arguments.protocol else score_pair

@@ -109,6 +109,8 @@ class RunConfig:
     """How views and meshes are scored."""
     meshes: bool = True
     """Reconstruct and score meshes; otherwise views alone."""
+    consistency: bool = False
+    """Also score how well the views agree with each other; two short fits of splats a row."""
     truth: TruthConfig = field(default_factory=TruthConfig)
     executor: str = "processes"
     """Where workers run: `processes` of this machine, or an existing `ray` cluster."""
@@ -219,5 +221,6 @@ class TablesConfig(RunConfig):
             "truth": config_to_dict(self.truth),
             "protocol": self.protocol,
             "meshes": self.meshes,
+            **({"consistency": True} if self.consistency else {}),
             **chain,
         }

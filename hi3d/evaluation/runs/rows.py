@@ -16,7 +16,7 @@ from hi3d.evaluation.object_sets import ScoredObject
 from hi3d.evaluation.runs.config import MethodConfig, TablesConfig
 from hi3d.evaluation.runs.outputs import make_output
 from hi3d.evaluation.runs.pictures import draw_pictures
-from hi3d.evaluation.runs.scoring import score_output
+from hi3d.evaluation.runs.scoring import consistency_of, score_output
 from hi3d.evaluation.score_table import ScoreRow
 from hi3d.evaluation.truth import Truth, content_files, load_truth
 from hi3d.files import make_folder, parse_json, write_json
@@ -112,6 +112,11 @@ def make_row(job: RowJob) -> ScoreRow:
     finally:
         set_quiet(was_quiet)
     scored = score_output(job.config.protocol, made.rgb, made.mesh, truth, job.config.meshes)
+    if job.config.consistency and made.rgb is not None and job.settings.kind != "repeat":
+        more = consistency_of(made.rgb, truth, job.config.protocol)
+        scored = replace(
+            scored, scores=scored.scores | more.scores, notes=scored.notes + more.notes
+        )
     pictures = draw_pictures(job.output, job.folder, scored.shown, truth)
     meshes = {}
     if made.mesh is not None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from hi3d.assets.surface_mesh import surface_mesh_to_object
+from hi3d.errors import InputError
+from hi3d.evaluation import consistency
 from hi3d.evaluation.lpips import Lpips, LpipsConfig, LpipsNetwork
 from hi3d.evaluation.lpips_package import packaged_file
 from hi3d.evaluation.protocols.mesh_scores import THRESHOLDS
@@ -16,12 +18,15 @@ from hi3d.evaluation.score_table import Column
 from hi3d.evaluation.truth import Truth
 from hi3d.evaluation.view_metrics import MAX_PSNR, psnr
 from hi3d.mesh import SurfaceMesh
+from hi3d.photo.view_alpha import views_alpha
 from hi3d.rendering.rasterizer import render_views
+from hi3d.views import Views
 
 COLUMNS = {
     "psnr": Column("PSNR", "dB"),
     "ssim": Column("SSIM"),
     "lpips": Column("LPIPS", better="lower"),
+    **consistency.COLUMNS,
     "mesh_psnr": Column("PSNR of the mesh's renders", "dB"),
     "chamfer": Column("Chamfer distance", better="lower"),
     **{f"f_score_{threshold:g}": Column(f"F-score {threshold:g}") for threshold in THRESHOLDS},
@@ -55,11 +60,12 @@ def lpips_of(network: LpipsNetwork) -> Lpips | None:
     return Lpips(LpipsConfig(network=network))
 
 
-def about_scores(protocol: str) -> dict[str, str]:
+def about_scores(protocol: str, with_consistency: bool = False) -> dict[str, str]:
     """What a reader must know beside the numbers of a table.
 
     Args:
         protocol: its name.
+        with_consistency: whether views are scored by themselves too.
     """
     found = find_protocol(protocol)
     about = {
@@ -68,6 +74,8 @@ def about_scores(protocol: str) -> dict[str, str]:
         "normalization": "truth centred, longest side 1, turned to the photo's azimuth; outputs of "
         "files as their layout says",
     }
+    if with_consistency:
+        about["consistency"] = consistency.ABOUT
     return about if found.mesh_points is None else {**about, "mesh_psnr": BESIDE}
 
 
@@ -97,3 +105,20 @@ def score_output(
     sized = [at_size(images, found.view_size, "", []) for images in (rendered, truth.views.rgb)]
     scores["mesh_psnr"] = psnr(*sized).clamp_max(MAX_PSNR).double().mean().item()
     return Scored(scores, notes, rendered if rgb is None else rgb)
+
+
+def consistency_of(rgb: Tensor, truth: Truth, protocol: str) -> Scored:
+    """Scores of views by themselves; a reason where there are none.
+
+    Args:
+        rgb: [V, 3, H, W] views over white in [0, 1], of the truth's cameras.
+        truth: of the object, for its cameras.
+        protocol: whose LPIPS network is taken.
+    """
+    lpips = lpips_of(find_protocol(protocol).lpips_network)
+    cameras = truth.views.cameras.resized(rgb.shape[-1], rgb.shape[-2])
+    try:
+        views = Views(rgb, views_alpha(rgb), cameras)
+        return Scored({**consistency.view_consistency(views, lpips=lpips)})
+    except InputError as error:
+        return Scored({}, [f"no consistency: {error}"])

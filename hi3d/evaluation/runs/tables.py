@@ -125,7 +125,7 @@ def score_table(config: TablesConfig, rows: Sequence[ScoreRow]) -> ScoreTable:
         rows=rows,
         settings=config_to_dict(config),
         versions=package_versions(),
-        about=about_scores(config.protocol) | config.uncertain(),
+        about=about_scores(config.protocol, config.consistency) | config.uncertain(),
         varied=config.varied,
     )
 

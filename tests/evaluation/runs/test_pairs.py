@@ -8,8 +8,8 @@ import trimesh
 from PIL import Image
 
 from hi3d.errors import InputError
-from hi3d.evaluation import pairs
-from hi3d.evaluation.pairs import score_pair_by
+from hi3d.evaluation.runs import pairs
+from hi3d.evaluation.runs.pairs import score_pair_by
 from hi3d.views import save_rgba
 
 
