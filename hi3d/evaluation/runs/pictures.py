@@ -20,6 +20,7 @@ def draw_pictures(
     folder: Path,
     shown: Tensor | None,  # [V, 3, H, W]
     truth: Truth,
+    kind: str = "views",
 ) -> dict[str, str]:
     """Write the pictures of a row, and those of its object unless they are there.
 
@@ -28,9 +29,10 @@ def draw_pictures(
         folder: of the row's files, two levels below the object's, relative to `output`.
         shown: views in [0, 1], or renders of a mesh where there are no views; None = neither.
         truth: of the object.
+        kind: of what is shown: `views` or `renders`.
 
     Returns:
-        Paths relative to `output` by kind: `input`, `truth`, and with views `views` and `error`.
+        Paths relative to `output`: `input`, `truth`, and with something to show `kind` and `error`.
     """
     true = resized(spread(truth.views.rgb), STRIP_SIDE)
     of_object = folder.parents[1]
@@ -40,7 +42,7 @@ def draw_pictures(
     }
     if shown is not None and len(shown) == len(truth.views):
         views = resized(spread(shown), STRIP_SIDE)
-        images |= {folder / "views.png": strip(views)}
+        images |= {folder / f"{kind}.png": strip(views)}
         images |= {folder / "error.png": strip(1 - (views - true).abs())}
     for path, image in images.items():
         save_rgba(output / path, image, torch.ones_like(image[:1]))

@@ -117,7 +117,7 @@ def make_row(job: RowJob) -> ScoreRow:
         scored = replace(
             scored, scores=scored.scores | more.scores, notes=scored.notes + more.notes
         )
-    pictures = draw_pictures(job.output, job.folder, scored.shown, truth)
+    pictures = draw_pictures(job.output, job.folder, scored.shown, truth, scored.kind)
     meshes = {}
     if made.mesh is not None:
         files = {"ours": job.folder / "mesh.glb", "truth": job.folder.parents[1] / "truth.glb"}

@@ -27,7 +27,7 @@ COLUMNS = {
     "ssim": Column("SSIM"),
     "lpips": Column("LPIPS", better="lower"),
     **consistency.COLUMNS,
-    "mesh_psnr": Column("PSNR of the mesh's renders", "dB"),
+    "mesh_psnr": Column("Mesh PSNR", "dB"),
     "chamfer": Column("Chamfer distance", better="lower"),
     **{f"f_score_{threshold:g}": Column(f"F-score {threshold:g}") for threshold in THRESHOLDS},
     "normal_consistency": Column("Normal consistency"),
@@ -35,8 +35,8 @@ COLUMNS = {
     "iou128": Column("Volume IoU 128³"),
 }
 BESIDE = (
-    f"PSNR of the mesh's renders is no part of the protocol: the mesh, unlit, at the cameras of "
-    f"the views and of their size, all views; a view counts as at most {MAX_PSNR:g} dB"
+    f"no part of the protocol: the mesh rendered unlit at the cameras of all views and in their "
+    f"size; a view counts as at most {MAX_PSNR:g} dB"
 )
 
 
@@ -50,6 +50,8 @@ class Scored:
     """What was unusual."""
     shown: Tensor | None = None  # [V, 3, H, W]
     """Views, or renders of the mesh where there are none."""
+    kind: str = "views"
+    """Of what is shown: `views` or `renders`."""
 
 
 @functools.cache
@@ -104,7 +106,9 @@ def score_output(
     rendered = render_views(surface_mesh_to_object(mesh), truth.views.cameras).rgb
     sized = [at_size(images, found.view_size, "", []) for images in (rendered, truth.views.rgb)]
     scores["mesh_psnr"] = psnr(*sized).clamp_max(MAX_PSNR).double().mean().item()
-    return Scored(scores, notes, rendered if rgb is None else rgb)
+    if rgb is None:
+        return Scored(scores, notes, rendered, "renders")
+    return Scored(scores, notes, rgb)
 
 
 def consistency_of(rgb: Tensor, truth: Truth, protocol: str) -> Scored:

@@ -66,7 +66,7 @@ def test_steps_that_a_value_does_not_change_are_made_once(box, tmp_path, monkeyp
         assert 0 < row.scores["chamfer"] < 0.3
         assert row.scores["psnr"] is None  # nothing was generated
         assert row.scores["mesh_psnr"] > 5
-        assert set(row.pictures) == {"input", "truth", "views", "error"}
+        assert set(row.pictures) == {"input", "truth", "renders", "error"}
         for path in (*row.pictures.values(), *row.meshes.values()):
             assert (output / path).is_file(), path
     # The same command makes nothing again; a row that is lost alone is made again, to the same.
