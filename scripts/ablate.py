@@ -12,19 +12,18 @@ def main() -> None:
         "Run the chain with each value of one key on objects with known truth, and write a table "
         "and a page with plots. The same command goes on with what an earlier run left.",
         "scripts/ablate.py --config configs/ablation/m.yaml --output outputs/ablation/m",
-        "hi3d.evaluation.ablations.ablation:AblationConfig",
+        "hi3d.evaluation.runs.ablation:AblationConfig",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
     arguments = parse_arguments(parser)
     if arguments.config is None:
         raise InputError("no config given: add --config configs/ablation/m.yaml")
     check_path("--output", arguments.output)
-    from hi3d.evaluation.ablations.ablation import AblationConfig, run_ablation
-    from hi3d.progress import console
+    from hi3d.evaluation.runs.ablation import AblationConfig
+    from hi3d.evaluation.runs.tables import run_tables, table_lines
 
     config = load_config(AblationConfig, arguments.config, arguments.overrides)
-    page = run_ablation(config, Path(arguments.output))
-    console.print(f"report: {page}", markup=False)
+    print(table_lines(run_tables(config.tables(), Path(arguments.output))))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipelines": BASE | VALUES | GENERATION | RECONSTRUCTION | ORBITS | {"data", "pages"},
     "training": BASE | VALUES | {"degradation", "diffusion", "orbits", "data"},
     "text_to_image": BASE | VALUES | {"photo", "pipelines"},
-    "evaluation": BASE | VALUES | GENERATION | ORBITS | {"surface", "data", "pages", "pipelines"},
+    "evaluation": (
+        BASE | VALUES | GENERATION | ORBITS | {"splatting", "surface", "data", "pages", "pipelines"}
+    ),
     "nano": BASE | VALUES | GENERATION | ORBITS | {"data", "pipelines", "training"},
     "__init__": BASE | VALUES | GENERATION | RECONSTRUCTION | ORBITS | {"data"} | ABOVE_DATA,
     "__main__": BASE | VALUES | ORBITS | {"data", "nano"} | ABOVE_DATA,
@@ -51,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 LIBRARIES: dict[str, set[str]] = {
     "diffusers": {"diffusion", "pipelines", "training", "nano", "text_to_image"},
-    "transformers": {"diffusion", "pipelines", "training", "nano"},
+    "transformers": {"diffusion", "pipelines", "training", "nano", "evaluation"},
     "gsplat": {"splatting"},
     "nerfacc": {"surface"},
     "pytorch_lightning": {"training", "nano"},

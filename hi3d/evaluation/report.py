@@ -27,7 +27,7 @@ from hi3d.pages.markup import Markup, element, facts, folded, table
 from hi3d.pages.media import MeshBudget, mesh, picture, sha256_of
 from hi3d.pages.plots import Point, dot_plot, line_plot
 
-PICTURES = ("input", "views", "truth", "error")
+PICTURES = ("input", "views", "renders", "truth", "error")
 """Kinds of strips, in the order in which they stand below each other."""
 OPENED = 3
 """Objects that the page shows unfolded: the worst."""

@@ -52,7 +52,7 @@ class ScoreRow:
     seconds: Mapping[str, float] | None = None
     """By step."""
     pictures: Mapping[str, str] = field(default_factory=dict)
-    """Paths, relative to the table's folder: `input`, `views`, `truth`, `error`."""
+    """Paths, relative to the table's folder: `input`, `views` or `renders`, `truth`, `error`."""
     meshes: Mapping[str, str] = field(default_factory=dict)
     """Paths of GLB files, relative to the table's folder: `ours`, `truth`."""
 

@@ -39,7 +39,8 @@ def markdown_table(results: Results, decimals: int = 3, first_column: str = "obj
     names = _score_names(results)
     lines = [f"| {' | '.join([first_column, *names])} |", "|---" + "|---:" * len(names) + "|"]
     for row, scores in results.items():
-        cells = [f"{scores[name]:.{decimals}f}" if name in scores else "–" for name in names]
+        values = [scores.get(name, math.nan) for name in names]
+        cells = ["–" if math.isnan(value) else f"{value:.{decimals}f}" for value in values]
         lines.append(f"| {' | '.join([row, *cells])} |")
     return "\n".join(lines) + "\n"
 

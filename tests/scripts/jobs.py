@@ -27,9 +27,9 @@ def ablate(inputs: Path, output: Path, models: Path) -> list[object]:
     trimesh.creation.box((0.4, 0.3, 1.0)).export(inputs / "box.glb")
     return [
         *("--config", ROOT / "configs/ablation/m.yaml", "--output", output / "m"),
-        *("chain=reconstruct", "config=null", "key=interpolated_views", "values=[0,4]"),
-        *(f"overrides=[{','.join(repr(step) for step in STEPS)}]", "resolution=64"),
-        f"objects=[{inputs / 'box.glb'}]",
+        *("kind=oracle", "config=null", "key=mesh.interpolated_views", "values=[0,4]"),
+        f"overrides=[{','.join(repr(f'mesh.{step}') for step in STEPS)}]",
+        f"objects={inputs / 'box.glb'}",
     ]
 
 

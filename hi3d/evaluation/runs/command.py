@@ -1,9 +1,9 @@
-"""The command `scripts/evaluate.py tables`."""
+"""The commands `tables` and `consistency` of scripts/evaluate.py."""
 
 from pathlib import Path
 
 from hi3d.command_line import make_parser, parse_arguments
-from hi3d.config import load_config
+from hi3d.config import check_path, config_to_dict, load_config
 from hi3d.errors import InputError
 
 
@@ -40,3 +40,37 @@ def tables(argv: list[str]) -> None:
         return
     names = arguments.methods.split(",") if arguments.methods else None
     print(table_lines(run_tables(config, arguments.output, names)))
+
+
+def consistency(argv: list[str]) -> None:
+    """Parse the words after `consistency`, and score the views of a folder by themselves.
+
+    Raises:
+        InputError: a setting or the folder is wrong.
+    """
+    parser = make_parser(
+        "Score how well the views of an orbit agree with each other, without a truth.",
+        "scripts/evaluate.py consistency --pred outputs/mailbox_photo/refined",
+        "hi3d.evaluation.consistency:ConsistencyConfig",
+    )
+    parser.add_argument("--pred", type=Path, required=True, metavar="DIR", help="folder of views")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the scores")
+    arguments = parse_arguments(parser, argv)
+    check_path("--pred", arguments.pred)
+    from hi3d.evaluation.consistency import ABOUT, ConsistencyConfig, view_consistency
+    from hi3d.evaluation.lpips import LpipsNetwork
+    from hi3d.evaluation.mesh_files import read_mesh
+    from hi3d.evaluation.runs.scoring import lpips_of
+    from hi3d.evaluation.tables import markdown_table, write_results
+    from hi3d.pipelines.given_views import load_views
+
+    config = load_config(ConsistencyConfig, arguments.config, arguments.overrides)
+    views = load_views(arguments.pred, config.elevation_deg)
+    mesh = None if config.mesh is None else read_mesh(Path(config.mesh), None)
+    scores = view_consistency(views, config, lpips_of(LpipsNetwork.vgg), mesh)
+    results = {arguments.pred.resolve().name: scores}
+    print(markdown_table(results, decimals=4, first_column="views"), end="")
+    print(ABOUT)
+    if arguments.json:
+        about = {"protocol": ABOUT, "settings": config_to_dict(config)}
+        write_results(arguments.json, results, about)

@@ -1,5 +1,7 @@
 """What a run over a set of objects does: every choice, checked before anything is written."""
 
+import functools
+import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from hi3d.files import shipped
 from hi3d.pipelines.image_to_3d import GenerateConfig, check_models
 from hi3d.workers.outcomes import EXECUTORS
 
+HASHED_BYTES = 1 << 16
 KINDS = ("generate", "oracle", "repeat", "files")
 
 
@@ -33,11 +36,11 @@ class MethodConfig:
     """`generate`: this project's chain; `oracle`: the true views are reconstructed, the ceiling of
     meshes; `repeat`: the photo in place of every view, the floor; `files`: outputs that lie in a
     folder."""
-    config: str = "configs/generate.yaml"
+    config: str | None = "configs/generate.yaml"
     """Of `generate` and of the reconstruction of `oracle`: settings as scripts/generate.py takes
-    them."""
+    them; null for the defaults."""
     set: list[str] = field(default_factory=list)
-    """`key=value` on top of them."""
+    """`key=value` on top of them, also for the seed and the elevation that the table gives."""
     elevation: str = "given"
     """Of `generate`: the photo's elevation is `given` to stage 1, or `estimated` by it."""
     reader: str = "plain"
@@ -60,13 +63,38 @@ class MethodConfig:
             elevation_deg: of the photo.
         """
         given = "auto" if self.elevation == "estimated" else f"{elevation_deg:g}"
-        overrides = [*self.set, f"seed={seed}", f"elevation_deg={given}"]
-        return load_config(GenerateConfig, shipped(self.config), overrides)
+        overrides = [f"seed={seed}", f"elevation_deg={given}", *self.set]
+        config = None if self.config is None else shipped(self.config)
+        return load_config(GenerateConfig, config, overrides)
+
+    def models_key(self, config: GenerateConfig) -> str:
+        """A hash of the models that the chain uses; empty where it uses none.
+
+        Args:
+            config: of the chain.
+        """
+        if self.kind != "generate":
+            return ""
+        return models_hash(config.stage1) + models_hash(config.stage2)
+
+
+@functools.cache
+def models_hash(folder: str) -> str:
+    """A short hash of a folder by the names and sizes of its files, their beginnings and ends."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in shipped(folder).rglob("*") if p.is_file()):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(HASHED_BYTES))
+            file.seek(max(0, size - HASHED_BYTES))
+            digest.update(file.read())
+    return digest.hexdigest()[:8]
 
 
 @dataclass
-class TablesConfig:
-    """Settings of `scripts/evaluate.py tables`."""
+class RunConfig:
+    """What tables and ablations have in common."""
 
     title: str = "Scores"
     objects: str = "data/eval/gso30.yaml"
@@ -75,14 +103,14 @@ class TablesConfig:
     """Folder of a list's files; null: the list's own."""
     limit: int | None = None
     """The first so many objects alone."""
-    methods: dict[str, MethodConfig] = field(default_factory=dict)
-    """Lines of the table by name."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Each of which generates every object once."""
     protocol: str = "syncdreamer"
     """How views and meshes are scored."""
     meshes: bool = True
     """Reconstruct and score meshes; otherwise views alone."""
+    consistency: bool = False
+    """Also score how well the views agree with each other; two short fits of splats a row."""
     truth: TruthConfig = field(default_factory=TruthConfig)
     executor: str = "processes"
     """Where workers run: `processes` of this machine, or an existing `ray` cluster."""
@@ -99,21 +127,11 @@ class TablesConfig:
     def __post_init__(self) -> None:
         if self.limit is not None:
             check_number("limit", self.limit, 1, 10**6)
-        if not self.methods:
-            raise InputError("methods is empty: name at least one, such as ours: {kind: generate}")
-        for name in self.methods:
-            if not re.fullmatch(r"[\w.+-]{1,60}", name):
-                raise InputError(f"method {shortened(name)}: use letters, digits and . + - _")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise InputError("seeds is empty or has one twice: give different seeds")
         for seed in self.seeds:
             check_seed(seed)
-        size = find_protocol(self.protocol).view_size
-        if self.truth.resolution < size:
-            raise InputError(
-                f"protocol {self.protocol} compares views of {size} pixels: add "
-                f"truth.resolution={size}"
-            )
+        find_protocol(self.protocol).check_size(self.truth.resolution)
         check_choice("executor", self.executor, EXECUTORS)
         if self.num_workers is not None:
             check_number("num_workers", self.num_workers, 1 if self.executor == "ray" else 0, 4096)
@@ -129,15 +147,61 @@ class TablesConfig:
             raise InputError(f"shard={shortened(self.shard)}: use i/n with i from 0 to n - 1")
         return int(match[1]), int(match[2])
 
+
+@dataclass
+class TablesConfig(RunConfig):
+    """Settings of `scripts/evaluate.py tables`."""
+
+    methods: dict[str, MethodConfig] = field(default_factory=dict)
+    """Lines of the table by name."""
+    accept_uncertain: bool = False
+    """Score meshes of methods whose front and scale their code does not state as they are; the
+    table names the methods. Without it such a run wants an aligned protocol, or no meshes."""
+    varied: dict[str, Any] | None = None
+    """Of an ablation: its `key` and the list of its `values`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.methods:
+            raise InputError("methods is empty: name at least one, such as ours: {kind: generate}")
+        for name in self.methods:
+            if not (0 < len(name) <= 60 and name.isprintable()):
+                raise InputError(f"method {shortened(name)}: give a name of 1 to 60 letters")
+
     def seeds_of(self, method: MethodConfig) -> list[int | None]:
         """The seeds of a method's rows; None where nothing is drawn."""
-        by_seed = method.kind == "generate" or (
-            method.kind == "files" and "{seed}" in " ".join(LAYOUTS[method.reader].views)
-        )
+        if method.kind == "generate":
+            elevation_deg = self.truth.elevation_deg
+            drawn = (method.generate_config(seed, elevation_deg).seed for seed in self.seeds)
+            return list(dict.fromkeys(drawn))
+        by_seed = method.kind == "files" and "{seed}" in " ".join(LAYOUTS[method.reader].views)
         return list(self.seeds) if by_seed else [None]
+
+    @property
+    def uncertain_methods(self) -> list[str]:
+        """Methods of files whose meshes may not lie as this protocol asks."""
+        protocol = find_protocol(self.protocol)
+        if not self.meshes or protocol.mesh_points is None or protocol.alignment == "best-yaw":
+            return []
+        return [
+            name
+            for name, method in self.methods.items()
+            if method.kind == "files" and not LAYOUTS[method.reader].certain
+        ]
+
+    def uncertain(self) -> dict[str, str]:
+        """A line of the table on methods whose meshes may not lie as the truth does."""
+        names = ", ".join(self.uncertain_methods)
+        line = f"front and scale of the meshes of {names} are not stated by their code"
+        return {"uncertain": line} if names else {}
 
     def check_methods(self) -> None:
         """Raise where a method's models, settings or folder are not there; loads no network."""
+        if not self.accept_uncertain and (lines := self.uncertain()):
+            raise InputError(
+                f"{lines['uncertain']}: use protocol=whole-surface-best-yaw, meshes=false, or "
+                "accept_uncertain=true to score them as they are"
+            )
         for name, method in self.methods.items():
             if method.kind == "files" and not Path(method.folder).is_dir():
                 raise InputError(f"method {name}: no folder {method.folder}: check the path")
@@ -148,9 +212,15 @@ class TablesConfig:
 
     def content(self, name: str) -> dict[str, Any]:
         """What a row of this method depends on beside the object and the seed."""
+        method, chain = self.methods[name], {}
+        if method.kind in ("generate", "oracle"):
+            config = method.generate_config(self.seeds[0], self.truth.elevation_deg)
+            chain = {"chain": config_to_dict(config), "models": method.models_key(config)}
         return {
-            "method": config_to_dict(self.methods[name]),
+            "method": config_to_dict(method),
             "truth": config_to_dict(self.truth),
             "protocol": self.protocol,
             "meshes": self.meshes,
+            **({"consistency": True} if self.consistency else {}),
+            **chain,
         }

@@ -3,7 +3,6 @@
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -12,14 +11,18 @@ from hi3d.evaluation.methods.reading import read_output
 from hi3d.evaluation.runs.config import MethodConfig
 from hi3d.evaluation.truth import Truth
 from hi3d.mesh import SurfaceMesh
-from hi3d.pipelines.loading import load_pipeline
-from hi3d.pipelines.orbit import OrbitPipeline
-from hi3d.pipelines.refiner import RefinerPipeline
+from hi3d.pipelines.image_to_3d import (
+    ORBIT,
+    REFERENCE,
+    REFINED,
+    GenerateConfig,
+    Photo,
+)
+from hi3d.pipelines.loading import StagePipeline
 from hi3d.pipelines.run_folder import RunFolder
-from hi3d.pipelines.sampler import seeded_generator
+from hi3d.pipelines.steps import run_steps
 from hi3d.pipelines.views_to_mesh import reconstruct_mesh
-from hi3d.report import RunReport
-from hi3d.views import ReferenceImage, Views
+from hi3d.views import ReferenceImage
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,6 @@ class Output:
     """In the truth's coordinates."""
 
 
-@functools.cache
-def pipeline(kind: Any, folder: str) -> Any:
-    """A pipeline, loaded once per process."""
-    return load_pipeline(kind, folder)
-
-
 def make_output(
     method: MethodConfig, seed: int | None, name: str, truth: Truth, folder: Path, meshes: bool
 ) -> tuple[Output, dict[str, float]]:
@@ -48,7 +45,7 @@ def make_output(
         seed: None where nothing is drawn.
         name: of the object.
         truth: of the object, whose photo is given to the method.
-        folder: to keep views and mesh in.
+        folder: of the steps' results; those that are there and made alike are read.
         meshes: whether to reconstruct.
 
     Returns:
@@ -65,25 +62,36 @@ def make_output(
     if method.kind == "repeat":
         return Output(truth.photo.rgb.expand(len(truth.views), -1, -1, -1), None), {}
     config = method.generate_config(seed or 0, truth.views.cameras.elevation_deg[0].item())
-    report = RunReport({"object": name}, {}, config.seed)
-    views = truth.views
+    run = RunFolder(folder, {"object": name, "truth": truth.folder.name}, {}, config.seed, True)
+    views, rgb = truth.views, None
     if method.kind == "generate":
-        with report.step("stage1"):
-            photo = ReferenceImage(truth.photo.rgb[0], truth.photo.alpha[0])
-            elevation = None if config.elevation_deg == "auto" else float(config.elevation_deg)
-            stage1 = pipeline(OrbitPipeline, config.stage1)
-            orbit = stage1(photo, elevation, config.orbit, seeded_generator(config.seed)).views
-        with report.step("stage2"):
-            stage2 = pipeline(RefinerPipeline, config.stage2)
-            generator = seeded_generator(config.seed + 1)
-            views = stage2(orbit, photo, config.refiner, generator)
-        views = Views(views.rgb.cpu(), views.alpha.cpu(), views.cameras.to("cpu"))
-        views.save(folder / "refined")
-    mesh = None
-    if meshes:
-        with report.step("mesh"):
-            run = RunFolder(folder / "mesh", {"object": name}, {}, config.seed, resume=True)
-            mesh = reconstruct_mesh(views, run, config.mesh, config.seed).to("cpu")
-    steps = report.content["steps"]
-    seconds = {step: float(entry["seconds"]) for step, entry in steps.items()}
-    return Output(views.rgb if method.kind == "generate" else None, mesh), seconds
+        photo = photo_of(truth, config)
+        views = run_steps([REFERENCE, ORBIT, REFINED], photo, run)[REFINED].to("cpu")
+        rgb = views.rgb
+    mesh = reconstruct_mesh(views, run, config.mesh, config.seed).to("cpu") if meshes else None
+    steps = run.report.content["steps"]
+    return Output(rgb, mesh), {
+        step: float(entry["seconds"]) for step, entry in steps.items() if "seconds" in entry
+    }
+
+
+def photo_of(truth: Truth, config: GenerateConfig) -> Photo:
+    """The truth's photo as it is: framed anew it would show the object in another size.
+
+    Args:
+        truth: of the object.
+        config: of the chain.
+    """
+    image = ReferenceImage(truth.photo.rgb[0], truth.photo.alpha[0])
+    elevation = None if config.elevation_deg == "auto" else float(config.elevation_deg)
+    kept = kept_pipelines(config.stage1, config.stage2, config.memory)
+    return Photo(image, truth.folder.name, 0.0, elevation, config, kept)
+
+
+@functools.cache
+def kept_pipelines(
+    stage1: str, stage2: str, memory: str
+) -> dict[type[StagePipeline], StagePipeline]:
+    """Pipelines of two model folders, which stay loaded in a process."""
+    del stage1, stage2, memory
+    return {}

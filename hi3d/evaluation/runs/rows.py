@@ -4,27 +4,25 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hi3d.evaluation.object_sets import ScoredObject
 from hi3d.evaluation.runs.config import MethodConfig, TablesConfig
-from hi3d.evaluation.runs.outputs import Output, make_output
-from hi3d.evaluation.runs.scoring import resized, scores_of
+from hi3d.evaluation.runs.outputs import make_output
+from hi3d.evaluation.runs.pictures import draw_pictures
+from hi3d.evaluation.runs.scoring import consistency_of, score_output
 from hi3d.evaluation.score_table import ScoreRow
 from hi3d.evaluation.truth import Truth, content_files, load_truth
 from hi3d.files import make_folder, parse_json, write_json
 from hi3d.mesh import save_mesh
-from hi3d.views import save_rgba
+from hi3d.progress import console, set_quiet
 from hi3d.workers.pool import WORKER_VARIABLE
-
-STRIP_SIDE = 128
-"""Of a view in a strip, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class RowJob:
     def folder(self) -> Path:
         """Of the row's files, relative to the run's."""
         seed = "all" if self.seed is None else str(self.seed)
-        return Path("objects") / safe_name(self.entry.name) / self.method / seed
+        return Path("objects") / safe_name(self.entry.name) / safe_name(self.method) / seed
 
     @property
     def result(self) -> Path:
@@ -103,36 +101,55 @@ def make_row(job: RowJob) -> ScoreRow:
         index = int(os.environ.get(WORKER_VARIABLE, "0"))
         torch.cuda.set_device(index % torch.cuda.device_count())
     truth = load_truth(job.entry, job.config.truth)
-    folder = make_folder(job.output / job.folder)
-    made, seconds = make_output(
-        job.settings, job.seed, job.entry.name, truth, folder, job.config.meshes
-    )
-    truth_mesh = truth.mesh if job.config.meshes else None
-    scores, notes = scores_of(job.config.protocol, made.rgb, truth.views.rgb, made.mesh, truth_mesh)
-    pictures = draw_row(job, made, truth)
+    make_folder(job.output / job.folder)
+    steps = steps_folder(job, truth)
+    was_quiet = console.quiet
+    set_quiet(True)  # the bars of each step would run into that of the table
+    try:
+        made, seconds = make_output(
+            job.settings, job.seed, job.entry.name, truth, steps, job.config.meshes
+        )
+    finally:
+        set_quiet(was_quiet)
+    scored = score_output(job.config.protocol, made.rgb, made.mesh, truth, job.config.meshes)
+    if job.config.consistency and made.rgb is not None and job.settings.kind != "repeat":
+        more = consistency_of(made.rgb, truth, job.config.protocol)
+        scored = replace(
+            scored, scores=scored.scores | more.scores, notes=scored.notes + more.notes
+        )
+    pictures = draw_pictures(job.output, job.folder, scored.shown, truth, scored.kind)
     meshes = {}
     if made.mesh is not None:
-        save_mesh(made.mesh, folder / "mesh.glb")
-        save_mesh(truth.mesh, folder / "truth.glb")
-        meshes = {"ours": str(job.folder / "mesh.glb"), "truth": str(job.folder / "truth.glb")}
+        files = {"ours": job.folder / "mesh.glb", "truth": job.folder.parents[1] / "truth.glb"}
+        save_mesh(made.mesh, job.output / files["ours"])
+        save_mesh(truth.mesh, job.output / files["truth"])
+        meshes = {kind: path.as_posix() for kind, path in files.items()}
     row = ScoreRow(
-        job.method, job.entry.name, job.seed, scores, None, seconds or None, pictures, meshes
+        *(job.method, job.entry.name, job.seed, scored.scores, None),
+        *(seconds or None, pictures, meshes),
     )
-    return save_row(job, row, notes)
+    return save_row(job, row, scored.notes)
 
 
-def draw_row(job: RowJob, made: Output, truth: Truth) -> dict[str, str]:
-    """Write the photo, and the views, the true ones and their difference side by side."""
-    small = resized(truth.views.rgb, STRIP_SIDE)
-    images = {"input": resized(truth.photo.rgb, 2 * STRIP_SIDE)[0], "truth": strip(small)}
-    if made.rgb is not None and len(made.rgb) == len(small):
-        views = resized(made.rgb, STRIP_SIDE)
-        images |= {"views": strip(views), "error": strip(1 - (views - small).abs())}
-    for name, image in images.items():
-        save_rgba(job.output / job.folder / f"{name}.png", image, torch.ones_like(image[:1]))
-    return {name: str(job.folder / f"{name}.png") for name in images}
+def steps_folder(job: RowJob, truth: Truth) -> Path:
+    """The folder of the row's steps, which begins with those of a method made before.
 
+    Steps whose settings differ are made again, so that methods which differ late share the rest.
 
-def strip(rgb: Tensor) -> Tensor:
-    """Views side by side. [V, 3, H, W] to [3, H, V * W]"""
-    return torch.cat(list(rgb), dim=-1)
+    Args:
+        job: of the row.
+        truth: of the object; another one has another folder.
+    """
+    models = str(job.config.content(job.method).get("models", ""))
+    name = "-".join(filter(None, (job.settings.kind, truth.folder.name[:8], models)))
+    folder = job.output / job.folder / name
+    earlier = list(job.config.methods)[: list(job.config.methods).index(job.method)]
+    for method in reversed(earlier):
+        other = replace(job, method=method)
+        if folder.exists() or not (made_row(other) and (job.output / other.folder / name).is_dir()):
+            continue
+        partial = folder.with_name(f".{name}.part")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(job.output / other.folder / name, partial)
+        partial.rename(folder)
+    return folder

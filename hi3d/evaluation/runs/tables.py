@@ -8,10 +8,10 @@ from pathlib import Path
 from hi3d.config import check_choice, config_to_dict
 from hi3d.errors import InputError
 from hi3d.evaluation.object_sets import load_objects
-from hi3d.evaluation.protocols.protocol import find_protocol
+from hi3d.evaluation.report import write_report
 from hi3d.evaluation.runs.config import TablesConfig
 from hi3d.evaluation.runs.rows import RowJob, failed_row, made_row, make_row, save_row
-from hi3d.evaluation.runs.scoring import COLUMNS
+from hi3d.evaluation.runs.scoring import COLUMNS, about_scores
 from hi3d.evaluation.score_table import TABLE_FILE, ScoreRow, ScoreTable, save_score_table, summary
 from hi3d.files import make_folder
 from hi3d.orbits.run_state import full_disk_is_an_input_error, locked
@@ -33,7 +33,7 @@ def run_tables(
 
     Args:
         config: of the run.
-        output: folder for `table.json` and the rows' files.
+        output: folder for `table.json`, the page `index.html` and the rows' files.
         methods: names of some of the config's methods; None = all of them.
 
     Returns:
@@ -58,9 +58,10 @@ def run_tables(
         rows = [row for job in jobs if (row := made_row(job)) is not None]
         table = score_table(config, rows)
         save_score_table(output / TABLE_FILE, table)
+        page = write_report(output)
     if rows and all(row.error for row in rows):
         raise InputError(f"none of {len(rows)} rows succeeded: {rows[0].object}: {rows[0].error}")
-    console.print(f"{len(rows)} of {len(jobs)} rows: {output / TABLE_FILE}", markup=False)
+    console.print(f"{len(rows)} of {len(jobs)} rows: {page}", markup=False)
     return table
 
 
@@ -124,12 +125,8 @@ def score_table(config: TablesConfig, rows: Sequence[ScoreRow]) -> ScoreTable:
         rows=rows,
         settings=config_to_dict(config),
         versions=package_versions(),
-        about={
-            "protocol": find_protocol(config.protocol).statement,
-            "units": "the true object's longest side is 1",
-            "normalization": "truth centred, longest side 1, turned to the photo's azimuth; "
-            "outputs of files as their layout says",
-        },
+        about=about_scores(config.protocol, config.consistency) | config.uncertain(),
+        varied=config.varied,
     )
 
 

@@ -10,12 +10,9 @@ from hi3d.errors import InputError
 from hi3d.evaluation.mesh_metrics import rotated_about_up, sample_surface
 from hi3d.evaluation.protocols.alignment import ALIGNMENTS
 from hi3d.evaluation.protocols.depth_points import depth_chamfer
-from hi3d.evaluation.protocols.protocol import (
-    PROTOCOLS,
-    find_protocol,
-    score_mesh,
-    score_object,
-)
+from hi3d.evaluation.protocols.mesh_scores import score_mesh
+from hi3d.evaluation.protocols.protocol import PROTOCOLS, find_protocol
+from hi3d.evaluation.protocols.scores import score_object
 from hi3d.evaluation.protocols.validity import mesh_validity, self_intersecting_faces
 from hi3d.mesh import SurfaceMesh
 from tests.evaluation.protocols.shapes import surface

@@ -117,7 +117,7 @@ def test_half_a_row_is_no_row(config, tmp_path):
     ("change", "message"),
     [
         ({"methods": {}}, "methods is empty"),
-        ({"methods": {"../x": MethodConfig(kind="repeat")}}, "method ../x"),
+        ({"methods": {"x" * 99: MethodConfig(kind="repeat")}}, "method xxx"),
         ({"seeds": [1, 1]}, "seeds"),
         ({"protocol": "none"}, "protocol"),
         ({"protocol": "views512"}, "truth.resolution=512"),
@@ -153,7 +153,7 @@ def test_names_stay_in_the_folder_and_apart():
 
 
 def test_views_of_another_size_are_scored_at_the_truths(config):
-    from hi3d.evaluation.runs.scoring import resized
+    from hi3d.evaluation.runs.pictures import resized
 
     rgb = torch.rand(2, 3, 64, 64)
     assert resized(rgb, 32).shape == (2, 3, 32, 32)

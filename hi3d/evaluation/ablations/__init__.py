@@ -1,1 +1,0 @@
-"""Any setting of the chain over a list of values: ablations and their truth."""

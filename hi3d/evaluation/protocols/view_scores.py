@@ -1,0 +1,81 @@
+"""Scores of one object's views under a protocol."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hi3d.errors import InputError
+from hi3d.evaluation.lpips import Lpips
+from hi3d.evaluation.protocols.protocol import Protocol
+from hi3d.evaluation.view_metrics import MAX_PSNR, psnr, ssim
+
+Scores = dict[str, float | None]
+"""By name; None where one cannot be computed."""
+
+
+def view_names(lpips: Lpips | None) -> list[str]:
+    """Names of the scores of views."""
+    return ["psnr", "ssim", *(["lpips"] if lpips is not None else [])]
+
+
+def score_views(
+    protocol: Protocol,
+    views: Tensor | None,
+    truth: Tensor,
+    lpips: Lpips | None,
+    notes: list[str],
+) -> Scores:
+    """Scores of one object's views.
+
+    Args:
+        protocol: what is measured and how.
+        views: [V, 3, H, W] in [0, 1], over white.
+        truth: [V, 3, H, W] in [0, 1], over white.
+        lpips: of the protocol's network, or None.
+        notes: lines are added for what is unusual.
+
+    Raises:
+        InputError: views are missing, or values are not finite.
+    """
+    if views is None or len(views) != len(truth):
+        have = 0 if views is None else len(views)
+        raise InputError(f"{have} of {len(truth)} views: give one for each camera")
+    if not torch.isfinite(views).all():
+        raise InputError("views with values that are not finite: nothing is scored")
+    views, truth = (
+        at_size(images, protocol.view_size, name, notes)
+        for name, images in (("predicted", views), ("true", truth))
+    )
+    if not protocol.first_view_counts:
+        views, truth = views[1:], truth[1:]
+    if protocol.pooled:
+        error = (views - truth).double().square().mean().item()
+        measured = -10 * np.log10(error) if error else np.inf
+        similarity = _pooled_ssim(views, truth)
+    else:
+        measured = psnr(views, truth).clamp_max(MAX_PSNR).double().mean().item()
+        similarity = ssim(views, truth).double().mean().item()
+    scores: Scores = {"psnr": min(float(measured), MAX_PSNR), "ssim": similarity}
+    if lpips is not None:
+        pairs = zip(views.split(1), truth.split(1), strict=True)
+        scores["lpips"] = float(np.mean([lpips(a, b).item() for a, b in pairs]))
+    return scores
+
+
+def _pooled_ssim(views: Tensor, truth: Tensor) -> float:
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    similarity = structural_similarity_index_measure(views, truth)
+    return float(similarity if isinstance(similarity, Tensor) else similarity[0])
+
+
+def at_size(images: Tensor, size: int, name: str, notes: list[str]) -> Tensor:
+    """Images [V, 3, H, W] at the protocol's size; what is resized is said in `notes`."""
+    if images.shape[-2:] == (size, size):
+        return images
+    height, width = images.shape[-2:]
+    notes.append(f"{name} views resized from {width}x{height} to {size}x{size}")
+    resized = torch.nn.functional.interpolate(
+        images, (size, size), mode="bicubic", antialias=True, align_corners=False
+    )
+    return resized.clamp(0, 1)
