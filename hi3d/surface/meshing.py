@@ -44,8 +44,8 @@ class MeshingConfig:
     flat_walls: bool = True
     """Move the vertices of large walls, which are flat but for noise below a voxel, onto planes."""
     printed_walls: bool = True
-    """Move walls with print to where the views agree on it: for true views of boxes. Curved sides
-    may be taken for walls where views are coarse or do not agree."""
+    """Move walls that print has bent to where the views agree on it, and fill the pits that it has
+    made."""
     flatten_unseen_side: bool = True
     """Span the side that no camera sees from its visible rim; needs the cameras."""
 
