@@ -1,6 +1,8 @@
 """Views on disk: a round trip, the orbit without cameras.json, and what is wrong is said."""
 
 import json
+import struct
+import zlib
 
 import pytest
 import torch
@@ -68,6 +70,28 @@ def test_damaged_folder_is_one_line(views, tmp_path, damage):
     with pytest.raises(InputError) as error:
         Views.load(folder)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("fault", ["no image", "a cut-off chunk", "a bomb of 10^10 pixels"])
+def test_an_image_that_cannot_be_read_is_one_line(views, tmp_path, fault):
+    views.save(tmp_path)
+    pixels = (tmp_path / "000.png").read_bytes()
+    broken = {
+        "no image": b"PNG",
+        "a cut-off chunk": pixels[: len(pixels) // 2],
+        "a bomb of 10^10 pixels": pixels[:8]
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 10**5, 10**5, 8, 6, 0, 0, 0))
+        + pixels[33:],
+    }
+    (tmp_path / "000.png").write_bytes(broken[fault])
+    with pytest.raises(InputError, match=r"cannot read image .*000\.png .*replace the file"):
+        Views.load(tmp_path)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """Of a PNG file."""
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + checksum
 
 
 def test_selection_and_concatenation(views):

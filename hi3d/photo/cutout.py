@@ -16,6 +16,9 @@ MIN_OPACITY = 0.05
 """A layer whose object is fainter is empty."""
 SPECK_SHARE = 0.005
 """Islands of a given alpha below this share of the largest are stray pixels."""
+BLOT_SHARE, BLOT_GAP = 0.03, 0.25
+"""So are islands below this share that lie further from the largest than this share of its longer
+side: they are no parts of the object, and would move its frame."""
 OBJECT_SHARE = 0.2
 """Islands of at least this share of the largest are objects of their own."""
 
@@ -52,7 +55,9 @@ def without_specks(alpha: Tensor) -> Tensor:
     sizes, labels = _islands(alpha)
     if len(sizes) == 0:
         return torch.zeros_like(alpha)
-    kept = torch.from_numpy(np.isin(labels, np.flatnonzero(sizes >= SPECK_SHARE * sizes.max()) + 1))
+    few = sizes < SPECK_SHARE * sizes.max()
+    far = (sizes < BLOT_SHARE * sizes.max()) & (_gaps(labels, sizes) > BLOT_GAP)
+    kept = torch.from_numpy(np.isin(labels, np.flatnonzero(~few & ~far) + 1))
     dropped = torch.from_numpy(labels > 0) & ~kept
     near = F.max_pool2d(kept[None].float(), 5, stride=1, padding=2) > 0
     alpha = torch.where(dropped[None] | (alpha < FAINT), torch.zeros_like(alpha), alpha)
@@ -90,6 +95,17 @@ def _islands(alpha: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
     labels, _ = ndimage.label((alpha[0] > 0.5).numpy(), structure=np.ones((3, 3)))
     return np.bincount(labels.ravel())[1:], labels
+
+
+def _gaps(labels: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Distance of each island from the largest, by the longer side of that. [islands]"""
+    from scipy import ndimage
+
+    largest = labels == sizes.argmax() + 1
+    rows, columns = np.nonzero(largest.any(1))[0], np.nonzero(largest.any(0))[0]
+    side = max(np.ptp(rows), np.ptp(columns)) + 1
+    distance = ndimage.distance_transform_edt(~largest)
+    return np.asarray(ndimage.minimum(distance, labels, np.arange(1, len(sizes) + 1))) / side
 
 
 def _joined(alpha: Tensor, kept: Tensor) -> Tensor:

@@ -10,10 +10,12 @@ import trimesh
 from hi3d.cameras import Cameras
 from hi3d.config import check_number
 from hi3d.mesh import SurfaceMesh
+from hi3d.surface.color_agreement import ColorAgreement
+from hi3d.surface.filled_pits import with_filled_pits
 from hi3d.surface.flat_walls import with_flat_walls
 from hi3d.surface.grid import GridField
 from hi3d.surface.marching_cubes import marching_cubes
-from hi3d.surface.printed_walls import with_printed_walls
+from hi3d.surface.printed_walls import find_printed_walls, moved_to_walls
 from hi3d.surface.topology import topology
 from hi3d.surface.unseen_side import flatten_unseen_side
 from hi3d.views import Views
@@ -23,6 +25,9 @@ MIN_AREA_SHARE = 0.01  # of the largest piece's area: beside a thin sheet a spec
 FAST_FACES = 4
 """So many times the target's faces are left to the careful decimation."""
 AGGRESSIVENESS = 3  # of fast_simplification: more careful than its default of 7
+MAX_SILHOUETTE_LOSS = 0.002
+"""Of a view's object that may stand outside the mesh's silhouette, or the reverse, beyond what did
+before its walls were moved."""
 TAUBIN_PASS_BAND = (0.5, 0.53)  # lambda and mu of Taubin 1995: shrink, then inflate slightly more
 
 
@@ -38,9 +43,9 @@ class MeshingConfig:
     smoother surface also decimates further without opening."""
     flat_walls: bool = True
     """Move the vertices of large walls, which are flat but for noise below a voxel, onto planes."""
-    printed_walls: bool = False
-    """Move walls with print to where the views agree on it: for true views of boxes. Curved sides
-    may be taken for walls where views are coarse or do not agree."""
+    printed_walls: bool = True
+    """Move walls that print has bent to where the views agree on it, and fill the pits that it has
+    made."""
     flatten_unseen_side: bool = True
     """Span the side that no camera sees from its visible rim; needs the cameras."""
 
@@ -71,12 +76,9 @@ def extract_mesh(
         InputError: the field has no surface.
     """
     config = config or MeshingConfig()
-    mesh = without_floaters(marching_cubes(field), MIN_COMPONENT_SHARE)
-    if config.smoothing_iterations > 0:
-        mesh = smoothed(mesh, config.smoothing_iterations)
+    mesh = smooth_surface(field, config)
     if config.printed_walls and views is not None:
-        printed = with_printed_walls(mesh, views)
-        mesh = printed if is_sound(printed) else mesh
+        mesh = with_printed_walls(field, mesh, config, views)
     if config.flat_walls:
         flat = with_flat_walls(mesh)
         mesh = flat if is_sound(flat) else mesh
@@ -90,6 +92,40 @@ def extract_mesh(
     _, vertex_rgb = field.query(vertices)
     faces = torch.from_numpy(np.array(mesh.faces, dtype=np.int64)).to(device)
     return SurfaceMesh(vertices, faces, vertex_rgb.detach())
+
+
+def smooth_surface(field: GridField, config: MeshingConfig) -> trimesh.Trimesh:
+    """The zero level set of a field without its floaters and the noise of a voxel."""
+    mesh = without_floaters(marching_cubes(field), MIN_COMPONENT_SHARE)
+    return smoothed(mesh, config.smoothing_iterations) if config.smoothing_iterations else mesh
+
+
+def with_printed_walls(
+    field: GridField, mesh: trimesh.Trimesh, config: MeshingConfig, views: Views
+) -> trimesh.Trimesh:
+    """The surface with its printed walls where the views agree on them.
+
+    Args:
+        field: sdf negative inside.
+        mesh: its surface.
+        config: settings.
+        views: V views over white with alpha.
+
+    Returns:
+        `mesh` where no wall is found, or where the views' silhouettes speak against them.
+    """
+    agreement = ColorAgreement(views, mesh)
+    walls = find_printed_walls(mesh, agreement)
+    if not walls:
+        return mesh
+    for wall in walls:
+        field = with_filled_pits(field, wall, mesh, agreement)
+    filled = smooth_surface(field, config)
+    after = ColorAgreement(views, filled)
+    moved = moved_to_walls(filled, walls, after)
+    before, after = agreement.silhouette_errors(), ColorAgreement(views, moved).silhouette_errors()
+    fits = bool((after <= before + MAX_SILHOUETTE_LOSS).all())
+    return moved if fits and is_sound(moved) else mesh
 
 
 def smoothed(mesh: trimesh.Trimesh, iterations: int) -> trimesh.Trimesh:

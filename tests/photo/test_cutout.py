@@ -42,6 +42,14 @@ def test_stray_pixels_and_noise_do_not_move_the_frame():
     assert float(framed(noisy)[0].max()) == 0
 
 
+def test_a_blot_far_from_the_object_does_not_move_the_frame_and_a_part_beside_it_stays():
+    clean, blot, part = disc(), disc(), disc()
+    blot[94:99, 93:98, 3] = 255  # 2 % of the disc
+    part[48:53, 74:79, 3] = 255
+    torch.testing.assert_close(framed(blot), framed(clean))
+    assert (framed(part) - framed(clean)).abs().max() > 0.5
+
+
 @pytest.mark.parametrize("alpha", [0.12, 0.45, 0.8])
 def test_a_translucent_layer_is_scaled(alpha):
     layer = disc(alpha)
