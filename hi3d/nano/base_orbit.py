@@ -14,6 +14,7 @@ def base_orbit(
     reference: Tensor,
     elevation_deg: Tensor,
     num_frames: int = NUM_ORBIT_VIEWS,
+    noise: Tensor | None = None,
 ) -> BaseOrbit:
     """The predicted orbit, or else the reference image, mirrored behind the object.
 
@@ -22,13 +23,14 @@ def base_orbit(
         reference: [B, 4, H, W] RGB over white and alpha, in [0, 1].
         elevation_deg: [B].
         num_frames: T.
+        noise: of `hi3d.nano.grid.certainty.drawn_noise`; None predicts the likeliest object.
     """
     rgb = reference[:, :3]
     if predictor is None:
         return BaseOrbit(repeat_around(rgb, num_frames))
     size = predictor.config.resolution
     grid = predict_grid(
-        predictor, F.interpolate(reference, (size, size), mode="area"), elevation_deg
+        predictor, F.interpolate(reference, (size, size), mode="area"), elevation_deg, noise
     )
     frames, alpha = render_grid(grid, elevation_deg, rgb.shape[-1], num_frames)
     frames[:, 0], alpha[:, 0] = rgb, reference[:, 3:]

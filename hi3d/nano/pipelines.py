@@ -9,6 +9,7 @@ from torch import Tensor
 from hi3d.cameras import Cameras
 from hi3d.nano.base_orbit import base_orbit
 from hi3d.nano.crisp_edges import crisp_but_first
+from hi3d.nano.grid.certainty import drawn_noise
 from hi3d.nano.grid.predictor import GridPredictor
 from hi3d.nano.reference_detail import add_reference_detail
 from hi3d.pipelines.orbit import BaseOrbit, OrbitPipeline
@@ -45,9 +46,15 @@ class NanoOrbitPipeline(OrbitPipeline):
         super().__init__(vae, image_encoder, unet, scheduler, elevation_estimator, resolution)
         self.register_modules(grid_predictor=grid_predictor)
 
-    def base_orbit(self, reference: Tensor, elevation_deg: Tensor) -> BaseOrbit:
-        """The predicted orbit with its alpha, or the photo around."""
-        return base_orbit(self.grid_predictor, reference, elevation_deg)
+    def base_orbit(
+        self,
+        reference: Tensor,
+        elevation_deg: Tensor,
+        generators: list[torch.Generator] | None = None,
+    ) -> BaseOrbit:
+        """The orbit of one of the likely objects with its alpha, or the photo around."""
+        noise = None if generators is None else drawn_noise(generators).to(reference.device)
+        return base_orbit(self.grid_predictor, reference, elevation_deg, noise=noise)
 
     def view_alpha(
         self, frames: Tensor, image: ReferenceImage, cameras: Cameras, base: BaseOrbit | None

@@ -194,7 +194,7 @@ class OrbitPipeline(StagePipeline):
         # 2. Image latents for channel concatenation, CLIP embedding for cross-attention, elevation.
         elevations = torch.tensor(angles, device=device)
         noise_aug_strength = torch.full((len(images),), sampler.noise_aug_strength)
-        base = self.base_orbit(rgba, elevations)
+        base = self.base_orbit(rgba, elevations, generators)
         condition = self.condition(rgba[:, :3], elevations, noise_aug_strength, base, generators)
         # 3. Denoise the orbits.
         sigmas = sampling_sigmas(sampler, self.scheduler)
@@ -251,12 +251,18 @@ class OrbitPipeline(StagePipeline):
             self.memory.chunk_size,
         )
 
-    def base_orbit(self, reference: Tensor, elevation_deg: Tensor) -> BaseOrbit | None:
+    def base_orbit(
+        self,
+        reference: Tensor,
+        elevation_deg: Tensor,
+        generators: list[torch.Generator] | None = None,
+    ) -> BaseOrbit | None:
         """The video whose difference is diffused; None for the paper's model.
 
         Args:
             reference: [B, 4, H, W] RGB over white and alpha, in [0, 1].
             elevation_deg: [B].
+            generators: one for each orbit, on the CPU, where it depends on the seed.
         """
         return None
 

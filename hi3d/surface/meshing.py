@@ -25,7 +25,7 @@ MIN_AREA_SHARE = 0.01  # of the largest piece's area: beside a thin sheet a spec
 FAST_FACES = 4
 """So many times the target's faces are left to the careful decimation."""
 AGGRESSIVENESS = 3  # of fast_simplification: more careful than its default of 7
-MAX_SILHOUETTE_LOSS = 0.002
+MAX_SILHOUETTE_LOSS = 0.005
 """Of a view's object that may stand outside the mesh's silhouette, or the reverse, beyond what did
 before its walls were moved."""
 TAUBIN_PASS_BAND = (0.5, 0.53)  # lambda and mu of Taubin 1995: shrink, then inflate slightly more
@@ -121,9 +121,8 @@ def with_printed_walls(
     for wall in walls:
         field = with_filled_pits(field, wall, mesh, agreement)
     filled = smooth_surface(field, config)
-    after = ColorAgreement(views, filled)
-    moved = moved_to_walls(filled, walls, after)
-    before, after = agreement.silhouette_errors(), ColorAgreement(views, moved).silhouette_errors()
+    moved = moved_to_walls(filled, walls, ColorAgreement(views, filled))
+    before, after = (of.silhouette_errors() for of in (agreement, ColorAgreement(views, moved)))
     fits = bool((after <= before + MAX_SILHOUETTE_LOSS).all())
     return moved if fits and is_sound(moved) else mesh
 

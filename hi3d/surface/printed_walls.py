@@ -177,7 +177,9 @@ def _agreed_plane(
     normal = normal / np.linalg.norm(normal)
     across = np.linalg.svd(normal[None])[2][1:]
     whole = _wall(np.append(normal, normal @ center), points)
-    inner = np.flatnonzero(whole[0].depths(points) > RIM) if whole else []
+    if not whole:
+        return None
+    inner = np.flatnonzero(whole[0].depths(points) > RIM)
     if len(inner) < MIN_SAMPLES:
         return None
     inner = inner[:: max(1, len(inner) // MAX_SAMPLES)]

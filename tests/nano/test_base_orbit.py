@@ -5,6 +5,7 @@ import torch
 
 from hi3d.diffusion.weights import load_network
 from hi3d.nano.base_orbit import base_orbit, repeat_around
+from hi3d.nano.grid.certainty import drawn_noise
 from hi3d.pipelines.loading import load_pipeline
 from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.sampler import SamplerConfig
@@ -64,5 +65,7 @@ def test_the_pipeline_takes_alpha_and_elevation_from_the_predictor(tiny_models, 
         assert output.elevation_deg == pytest.approx(min(max(estimate, -10), 40), abs=0.01)
     else:
         assert output.elevation_deg == elevation_deg
-    base = base_orbit(pipeline.grid_predictor, small, torch.tensor([output.elevation_deg]))
+    noise = drawn_noise([torch.Generator().manual_seed(0)])
+    elevation = torch.tensor([output.elevation_deg])
+    base = base_orbit(pipeline.grid_predictor, small, elevation, noise=noise)
     torch.testing.assert_close(output.views.alpha, base.alpha[0])

@@ -57,8 +57,12 @@ def views_of(mesh: trimesh.Trimesh, printed: bool = True) -> Views:
     return render_views(RenderObject((part,)), orbit_cameras(20.0, 96)).views
 
 
+def finer(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    return trimesh.Trimesh(*trimesh.remesh.subdivide_to_size(mesh.vertices, mesh.faces, 0.02))
+
+
 def fine_box() -> trimesh.Trimesh:
-    return trimesh.creation.box(2 * HALF.numpy()).subdivide_to_size(0.02)
+    return finer(trimesh.creation.box(2 * HALF.numpy()))
 
 
 def depths(mesh: trimesh.Trimesh) -> np.ndarray:
@@ -97,7 +101,7 @@ def test_a_true_niche_is_told_from_the_pits_of_print(box_views):
     wall = wall_at(0.3)
     niche, pits = box_field(NICHE), box_field(PITS)
     inside = surface(niche)
-    seen = ColorAgreement(views_of(inside.subdivide_to_size(0.02)), inside)
+    seen = ColorAgreement(views_of(finer(inside)), inside)
     torch.testing.assert_close(with_filled_pits(niche, wall, inside, seen).sdf, niche.sdf)
     dented = surface(pits)
     filled = with_filled_pits(pits, wall, dented, ColorAgreement(box_views, dented))
@@ -107,7 +111,7 @@ def test_a_true_niche_is_told_from_the_pits_of_print(box_views):
 def test_a_wall_with_a_true_niche_keeps_it():
     field = box_field(NICHE)
     before = surface(field)
-    after = moved(field, views_of(before.subdivide_to_size(0.02)))
+    after = moved(field, views_of(finer(before)))
     assert np.median(depths(after)[18:22, 18:22]) > 0.19
 
 
@@ -120,7 +124,7 @@ def test_what_is_round_stays():
     points = grid_points(64, HALF_EXTENT, "cpu")
     sdf = torch.maximum(points[:, :2].norm(dim=1) - 0.25, points[:, 2].abs() - 0.4)
     field = GridField(sdf.reshape(64, 64, 64), torch.zeros(64, 64, 64, 3), HALF_EXTENT)
-    can = trimesh.creation.cylinder(0.25, 0.8, sections=64).subdivide_to_size(0.02)
+    can = finer(trimesh.creation.cylinder(0.25, 0.8, sections=64))
     after = moved(field, views_of(can))
     around = np.linalg.norm(np.asarray(after.vertices)[:, :2], axis=1)
     side = np.abs(np.asarray(after.vertices)[:, 2]) < 0.37

@@ -10,8 +10,12 @@ and has edges from all others.
   photo says. What the photo shows is somewhere on the ray, however unsure the depth of thin parts
   is; the steep scale puts it at the likeliest depth.
 
-Not in the paper, whose diffusion model samples one object.
+A smooth random field that is added to the logits first makes it another of the likely objects: what
+is certain stays, and so does the photo's side. the paper, whose diffusion model
+samples one object.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -24,12 +28,17 @@ from hi3d.nano.grid.rendering import (
     HALF_TAN,
     SHARPNESS,
     camera_axes,
+    sample_grid,
 )
 
 SCALE = 4.0  # of the logits
 LEVEL = -0.15  # below 0: the side that errs loses less, since thin parts are the least certain
 MAX_OPACITY = 0.95  # that a ray of the photo is given
 MAX_RAISE = 12.0  # of a logit
+NOISE_SIDE = 8  # nodes of the random field along the cube
+NOISE_STD = (
+    0.5  # of a logit: a logistic variable's 1.8 gives objects that differ more, and worse ones
+)
 NUM_HALVINGS = 20  # of the interval that holds the raise: to 1e-5
 
 
@@ -44,9 +53,27 @@ def decided(logits: Tensor) -> Tensor:
     return SCALE * (logits - LEVEL) - DENSITY_SHIFT / SHARPNESS
 
 
+def drawn_noise(generators: Sequence[torch.Generator]) -> Tensor:
+    """A smooth random field for each object, whose values are added to density logits.
+
+    Args:
+        generators: one for each, on the CPU.
+
+    Returns:
+        [B, 1, N, N, N] over the cube of cells, to be sampled trilinearly.
+    """
+    shape = (1, NOISE_SIDE, NOISE_SIDE, NOISE_SIDE)
+    return torch.stack([torch.randn(shape, generator=g) for g in generators]) * NOISE_STD
+
+
 @torch.no_grad()
 def ray_raises(
-    frustum: Tensor, seen: Tensor, alpha: Tensor, elevation_deg: Tensor, span: tuple[float, float]
+    frustum: Tensor,
+    seen: Tensor,
+    alpha: Tensor,
+    elevation_deg: Tensor,
+    span: tuple[float, float],
+    noise: Tensor | None = None,
 ) -> Tensor:
     """What the logits of each ray of the photo lack for its opacity, once they are decided.
 
@@ -56,6 +83,7 @@ def ray_raises(
         alpha: [B, S, S] of the photo.
         elevation_deg: [B] of its camera.
         span: depths of the frustum's ends.
+        noise: of `drawn_noise`, or none.
 
     Returns:
         [B, S, S], at least 0.
@@ -75,6 +103,8 @@ def ray_raises(
         frustum[:, None], (num_depths, size, size), mode="trilinear", align_corners=False
     )
     logits = fine[:, 0].permute(0, 2, 3, 1) + seen[..., None]
+    if noise is not None:
+        logits = logits + sample_grid(noise, points.flatten(1, 3)).reshape(logits.shape)
     wanted = -torch.log1p(-alpha.clamp(0, MAX_OPACITY))
 
     def is_too_clear(raised: Tensor) -> Tensor:

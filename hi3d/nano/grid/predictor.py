@@ -219,13 +219,16 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 
 @torch.no_grad()
-def predict_grid(predictor: GridPredictor, rgba: Tensor, elevation_deg: Tensor) -> Tensor:
+def predict_grid(
+    predictor: GridPredictor, rgba: Tensor, elevation_deg: Tensor, noise: Tensor | None = None
+) -> Tensor:
     """The grid of logits of the object in each photo, in its frame. [B, 4, G, G, G] (z, y, x)
 
     Args:
         predictor: in evaluation mode.
         rgba: [B, 4, S, S] RGB over white and alpha, in [0, 1].
         elevation_deg: [B] of the camera.
+        noise: of `drawn_noise`, for one of the likely objects; None takes the likeliest.
     """
     prediction = predictor(rgba, elevation_deg)
     raises = ray_raises(
@@ -234,12 +237,14 @@ def predict_grid(predictor: GridPredictor, rgba: Tensor, elevation_deg: Tensor) 
         rgba[:, 3],
         elevation_deg,
         (NEAREST, FARTHEST),
+        noise,
     )
     seen = torch.cat([prediction.seen[:, :1] + raises[:, None], prediction.seen[:, 1:]], 1)
     field = predictor.field(replace(prediction, seen=seen), elevation_deg)
     points = cell_centers().reshape(1, -1, 3).to(rgba).expand(len(rgba), -1, -1)
     values = field(points)
-    grid = torch.cat([decided(values[:, :1]), values[:, 1:]], 1)
+    density = values[:, :1] if noise is None else values[:, :1] + sample_grid(noise, points)
+    grid = torch.cat([decided(density), values[:, 1:]], 1)
     return grid.unflatten(2, (GRID_SIDE,) * 3)
 
 
