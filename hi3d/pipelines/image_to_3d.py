@@ -339,7 +339,7 @@ def one_result(photo: str | Path | Image.Image, given: Photo, output: str | Path
     given = replace(given, config=config)
     run = None if output is None else run_folder(photo, given, output)
     made = run_steps([REFERENCE, ORBIT, REFINED], given, run)
-    mesh = reconstruct_mesh(made[REFINED], run, config.mesh, config.seed)
+    mesh = reconstruct_mesh(made[REFINED], run, config.mesh, config.seed, made[REFERENCE])
     result = Photo3D(made[REFERENCE], made[ORBIT], made[REFINED], mesh)
     if run is not None:
         pictures = Pictures(result, config.turntable, run.report.content)

@@ -27,7 +27,9 @@ from hi3d.surface.meshing import MeshingConfig, extract_mesh
 from hi3d.surface.neus.config import NeusConfig
 from hi3d.surface.neus.fit import fit_neus
 from hi3d.texture.bake import TextureConfig, bake_texture
-from hi3d.views import Views, concatenate_views
+from hi3d.views import ReferenceImage, Views, concatenate_views
+
+MAX_PHOTO_SIDE = 1024  # pixels that a photo gives to the texture
 
 
 @dataclass
@@ -83,6 +85,8 @@ class Reconstruction:
     """Number of each other view, and what is wrong with it."""
     config: MeshReconstructionConfig
     seed: int
+    photo: Views | None = None
+    """The photo that the views were made from, with its camera, where it has more pixels."""
     box: WorldBox | None = None
     """Of the input's world, which the views' cameras have left; None where it is the unit cube."""
 
@@ -135,7 +139,7 @@ def make_textured(context: Context[Reconstruction]) -> SurfaceMesh:
     """The surface with a texture baked from the views."""
     given = context.settings
     surface = context[SURFACE].to(given.views.rgb.device)
-    textured = bake_texture(surface, given.views, given.config.texture)
+    textured = bake_texture(surface, given.views, given.config.texture, given.photo)
     context.facts.update(num_faces=len(textured.faces), closed=is_closed(textured))
     if given.box:
         context.facts.update(box=str(given.box))
@@ -179,6 +183,7 @@ def texture_settings(given: Reconstruction) -> dict[str, Any]:
         "mesh.texture": config_to_dict(config.texture),
         "mesh.export": list(config.export),
         "mesh.lit": config.lit,
+        "photo": None if given.photo is None else views_hash(given.photo),
     }
 
 
@@ -234,7 +239,11 @@ def reconstruct(
 
 
 def reconstruct_mesh(
-    views: Views, run: RunFolder | None, config: MeshReconstructionConfig, seed: int
+    views: Views,
+    run: RunFolder | None,
+    config: MeshReconstructionConfig,
+    seed: int,
+    photo: ReferenceImage | None = None,
 ) -> SurfaceMesh:
     """Reconstruct views step by step, as a part of another run.
 
@@ -243,6 +252,7 @@ def reconstruct_mesh(
         run: folder and report; None writes nothing.
         config: settings.
         seed: of splats and NeuS.
+        photo: what view 0 was made from; its detail goes to the texture.
 
     Returns:
         The textured mesh.
@@ -250,7 +260,22 @@ def reconstruct_mesh(
     Raises:
         InputError: fewer than two views show an object, or a setting is wrong.
     """
-    return reconstruction_steps(trusted(views, config, seed), run)[TEXTURE]
+    given = replace(trusted(views, config, seed), photo=photo_view(photo, views.cameras[0]))
+    return reconstruction_steps(given, run)[TEXTURE]
+
+
+def photo_view(photo: ReferenceImage | None, camera: Cameras) -> Views | None:
+    """The photo as a view of its own, where it has more pixels than the views have.
+
+    Args:
+        photo: cut out and framed as view 0.
+        camera: of view 0.
+    """
+    side = 0 if photo is None else min(photo.rgb.shape[-1], MAX_PHOTO_SIDE)
+    if photo is None or side <= camera.height:
+        return None
+    small = photo.resized(side)
+    return Views(small.rgb[None], small.alpha[None], camera.resized(side, side))
 
 
 def reconstruction_steps(given: Reconstruction, run: RunFolder | None) -> Context[Reconstruction]:

@@ -53,7 +53,10 @@ class TextureConfig:
 
 
 def bake_texture(
-    mesh: SurfaceMesh, views: Views, config: TextureConfig | None = None
+    mesh: SurfaceMesh,
+    views: Views,
+    config: TextureConfig | None = None,
+    photo: Views | None = None,
 ) -> SurfaceMesh:
     """Cut the surface into an atlas and colour it from the views that see it.
 
@@ -67,6 +70,8 @@ def bake_texture(
         mesh: the surface, in the world coordinates of the cameras; its colours are not used.
         views: the images, over white.
         config: defaults to `TextureConfig()`.
+        photo: one or more of the views at a resolution of their own. A view of more pixels weighs
+            more, so what a photo shows keeps the photo's detail.
 
     Returns:
         The same triangles with vertices doubled along chart borders, `uvs`, `texture [3, R, R]` in
@@ -83,18 +88,16 @@ def bake_texture(
     source, faces, uvs = unwrap(mesh, config.resolution, PADDING)
     vertices = mesh.vertices[source]
     texels = surface_texels(vertices, faces, uvs, vertex_normals(mesh)[source], config.resolution)
+    given = [views] if photo is None else [views, photo.to("cpu")]
     rgb, best_trust, targets = _blend_views(
-        texels, views, vertices, faces, uvs[faces], config.optimization_steps > 0
+        texels, given, vertices, faces, uvs[faces], config.optimization_steps > 0
     )
     if not best_trust.any():
         raise InputError("no view sees the mesh: give views of this object, in its coordinates")
     fill_unseen(rgb, best_trust, texels, vertices, faces)
     texel_of_pixel = nearest_texels(texels.index, config.resolution)
-    image_size = views.cameras.height, views.cameras.width
     # Edges, which may show what lies behind, are hardly sharpened.
-    rgb = optimize_texels(
-        rgb, best_trust, texel_of_pixel, targets, image_size, config.optimization_steps
-    )
+    rgb = optimize_texels(rgb, best_trust, texel_of_pixel, targets, config.optimization_steps)
     texture = rgb[texel_of_pixel].permute(2, 0, 1).clamp(0, 1).contiguous()
     vertex_rgb = sample_texture(texture, uvs)
     return SurfaceMesh(vertices, faces, vertex_rgb, uvs, texture).to(device)
@@ -102,25 +105,26 @@ def bake_texture(
 
 def _blend_views(
     texels: Texels,
-    views: Views,
+    given: list[Views],
     vertices: Tensor,
     faces: Tensor,
     corner_uvs: Tensor,
     with_targets: bool,
 ) -> tuple[Tensor, Tensor, list[Target]]:
-    """Colour T texels from V views.
+    """Colour T texels from V views, those of each entry of one size.
 
     Returns:
         rgb: [T, 3]
         best_trust: [T] the largest trust a view coloured the texel with, 0 for unseen ones.
         targets: of the V views, for the optimisation, where they are wanted.
     """
-    caster, cameras = RayCaster(vertices, faces), views.cameras
+    caster = RayCaster(vertices, faces)
     mean = WeightedMean(len(texels.index))
     best_trust, targets = torch.zeros(len(texels.index)), []
     texel_size = (face_areas(vertices, faces).sum() / len(texels.index)).sqrt().item()
-    num_subpixels = subpixels(cameras, texel_size)
-    for view in track(range(len(views)), "texture"):
+    single = [(views, view) for views in given for view in range(len(views))]
+    for views, view in track(single, "texture"):
+        cameras = views.cameras
         depth = caster.depth(cameras, view)
         image = trusted_image(
             views.rgb[view],
@@ -128,7 +132,8 @@ def _blend_views(
             depth,
             cameras.Ks[view, 0, 0].item(),
             MIN_ALPHA,
-            EDGE_WIDTH,
+            # as wide on the object in every view: edges of the shape are as wrong in the larger
+            round(EDGE_WIDTH * cameras.height / given[0].cameras.height),
         )
         color, trust = image.split([3, 1])
         sighting = see_texels(texels, cameras, view, caster, depth, trust, MIN_COS)
@@ -136,6 +141,7 @@ def _blend_views(
         mean.add(sighting, weight, color)
         best_trust[sighting.texels] = torch.maximum(best_trust[sighting.texels], sighting.trust)
         if with_targets:
+            num_subpixels = subpixels(cameras, texel_size)
             targets.append(
                 make_target(
                     image, cameras, view, caster, corner_uvs, num_subpixels, sighting, weight

@@ -35,6 +35,8 @@ class Target:
     """The texels that the view sees."""
     weight: Tensor  # [N]
     """The view's weight for each of them."""
+    image_size: tuple[int, int]
+    """Height and width of the view."""
 
 
 def make_target(
@@ -76,6 +78,7 @@ def make_target(
         lookups.reshape(side * side, -1, 2)[:, hit],
         sighting,
         weight,
+        (height, width),
     )
 
 
@@ -95,7 +98,6 @@ def optimize_texels(
     step_size: Tensor,
     texel_of_pixel: Tensor,
     targets: list[Target],
-    image_size: tuple[int, int],
     steps: int,
 ) -> Tensor:
     """Lower the squared difference of the rendered texture and the views.
@@ -105,7 +107,6 @@ def optimize_texels(
         step_size: [T] share of the mean difference that each texel takes up, in [0, 1].
         texel_of_pixel: [R, R] the texel that each pixel of the texture shows.
         targets: V views.
-        image_size: height and width of the views.
         steps: over all views; more sharpen more and bring noise out.
 
     Returns:
@@ -119,8 +120,9 @@ def optimize_texels(
         for target in targets:
             rendered = sample_image(texture, target.lookups.reshape(-1, 2))
             rendered = rendered.reshape(*target.lookups.shape[:2], 3).mean(0)
-            difference = torch.zeros(3, image_size[0] * image_size[1])
+            height, width = target.image_size
+            difference = torch.zeros(3, height * width)
             difference[:, target.pixels] = (target.rgb - rendered).T
-            correction.add(target.sighting, target.weight, difference.reshape(3, *image_size))
+            correction.add(target.sighting, target.weight, difference.reshape(3, height, width))
         rgb = (rgb + step_size[:, None] * correction.colors()).clamp(0, 1)
     return rgb

@@ -64,9 +64,9 @@ def striped_plate(cameras: Cameras, shifts: list[float]) -> tuple[SurfaceMesh, V
     return mesh, Views(torch.stack(rgb), torch.stack(alpha), cameras)
 
 
-def contrast(mesh: SurfaceMesh, views: Views, **options) -> float:
+def contrast(mesh: SurfaceMesh, views: Views, photo: Views | None = None, **options) -> float:
     """Amplitude of the baked stripes over the middle of the plate, whatever their phase."""
-    out = bake_texture(mesh, views, TextureConfig(resolution=256, **options))
+    out = bake_texture(mesh, views, TextureConfig(resolution=256, **options), photo)
     y = torch.linspace(-0.3, 0.3, 400)
     uv_of_corner = torch.zeros(4, 2)
     for corner, uv in zip(out.faces.reshape(-1), out.uvs[out.faces.reshape(-1)], strict=True):
@@ -91,6 +91,16 @@ def test_the_mean_of_disagreeing_views_loses_their_detail(two_cameras):
     assert contrast(mesh, views, optimization_steps=0) < 0.12
 
 
+@pytest.mark.parametrize("steps", [0, 6])
+def test_a_photo_of_more_pixels_gives_its_detail(two_cameras, steps):
+    mesh, fine = striped_plate(two_cameras, [0.0, torch.pi])
+    coarse = fine.shrunk(24)
+    blurred = contrast(mesh, coarse, optimization_steps=steps)
+    kept = contrast(mesh, coarse, optimization_steps=steps, photo=fine[0])
+    assert blurred < 0.1
+    assert kept > 0.13
+
+
 def test_optimization_restores_the_contrast_that_pixels_blur(two_cameras):
     mesh, views = striped_plate(two_cameras.resized(64, 64), [0.0, 0.0])
     # 5 pixels a period: the mean over a pixel keeps sin(pi / 5) / (pi / 5) = 0.94 of it, bilinear
@@ -105,9 +115,7 @@ def test_optimization_restores_the_contrast_that_pixels_blur(two_cameras):
 def test_nothing_to_optimize_leaves_the_texels_and_shows_no_bar(targets, steps):
     rgb = torch.rand(5, 3)
     with console.capture() as shown:
-        unchanged = optimize_texels(
-            rgb, torch.ones(5), torch.zeros(2, 2).int(), targets, (4, 4), steps
-        )
+        unchanged = optimize_texels(rgb, torch.ones(5), torch.zeros(2, 2).int(), targets, steps)
     assert torch.equal(unchanged, rgb)
     assert shown.get() == ""
 

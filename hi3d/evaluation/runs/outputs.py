@@ -63,12 +63,14 @@ def make_output(
         return Output(truth.photo.rgb.expand(len(truth.views), -1, -1, -1), None), {}
     config = method.generate_config(seed or 0, truth.views.cameras.elevation_deg[0].item())
     run = RunFolder(folder, {"object": name, "truth": truth.folder.name}, {}, config.seed, True)
-    views, rgb = truth.views, None
+    views, rgb, reference = truth.views, None, None
     if method.kind == "generate":
         photo = photo_of(truth, config)
         views = run_steps([REFERENCE, ORBIT, REFINED], photo, run)[REFINED].to("cpu")
-        rgb = views.rgb
-    mesh = reconstruct_mesh(views, run, config.mesh, config.seed).to("cpu") if meshes else None
+        rgb, reference = views.rgb, photo.reference
+    mesh = None
+    if meshes:
+        mesh = reconstruct_mesh(views, run, config.mesh, config.seed, reference).to("cpu")
     steps = run.report.content["steps"]
     return Output(rgb, mesh), {
         step: float(entry["seconds"]) for step, entry in steps.items() if "seconds" in entry
