@@ -242,6 +242,9 @@ class Stage2Experiment(DiffusionExperiment):
 
     depth_estimator: str | None = None
     """Model folder of the depth model (DPT)."""
+    depth_conditioning: bool = True
+    """False trains without depth (paper, Table 3, "w/o depth"): its input channel and the depth
+    model are left out, of the exported folder too."""
     stage1: str | None = None
     """Model folder of a trained stage 1, to train on its outputs too (paper, Section 4.3)."""
     stage1_orbits: str | None = None
