@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hi3d.config import check_choice
 from hi3d.diffusion.conditioning import decode_orbit
+from hi3d.diffusion.equal_forms import use_equal_forms
 from hi3d.diffusion.memory.modes import MEMORY_MODES, MemoryMode, decode_chunk_size
 from hi3d.diffusion.weights import check_folder, named_class, one_line_errors, read_model_index
 from hi3d.errors import InputError
@@ -40,7 +41,9 @@ class StagePipeline(DiffusionPipeline):
         for part in parts.values():  # diffusers takes classes of libraries once imported
             named_class(folder, *part)
         with one_line_errors(folder, held.__name__):
-            return super(StagePipeline, held).from_pretrained(folder, **options)
+            pipeline = super(StagePipeline, held).from_pretrained(folder, **options)
+        use_equal_forms(pipeline.unet)
+        return pipeline
 
     @classmethod
     def checked(cls, folder: str | Path) -> tuple[type[Self], dict[str, Any]]:
