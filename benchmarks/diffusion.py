@@ -3,7 +3,8 @@
 The baseline of the run is `StableVideoDiffusionPipeline`'s loop: diffusers' UNet and Euler
 scheduler, both halves of guidance in one batch. That of the step is the UNet as it is, AdamW and
 the moving average parameter by parameter. Both sides take turns; CPU seconds, since the machine may
-be shared.
+be shared. With --cached-latents: operations of a full-size training step with cached latents,
+counted from shapes on no device, in about a minute.
 """
 
 import argparse
@@ -12,13 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import UNetSpatioTemporalConditionModel
+from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from gpu_parts.rows import tflop_of
 from torch import Tensor
 
 from hi3d.diffusion.edm import karras_sigmas, loss_denoising
 from hi3d.diffusion.equal_forms import use_equal_forms
 from hi3d.diffusion.guidance import GuidanceConfig, guidance_scales
 from hi3d.diffusion.sampling import OrbitCondition, conditioned_network, sample_orbit_latents
+from hi3d.diffusion.unet import UNetConfig, build_unet, stage1_in_channels
 from hi3d.diffusion.weights import load_network, svd_scheduler
 from hi3d.files import shipped
 from hi3d.training.average import MovingAverage
@@ -27,6 +30,7 @@ from hi3d.training.scaling.trainable import build_optimizer
 FOLDER, SIDE, NUM_FRAMES, NUM_STEPS = "data/models/nano/stage1", 8, 16, 25
 TIMED_STEPS = 2
 """Of the run, in each turn: short, so that what else runs on the machine meets both sides."""
+FULL_SIDE, FULL_CHANNELS, FULL_FACTOR = 512, 4, 8
 DECAY, LEARNING_RATE, TRAINED_SIGMA = 0.995, 1e-5, 3.0
 
 
@@ -148,12 +152,55 @@ def training_step(ours: bool) -> Callable[[], None]:
     return step
 
 
+def encoding_tflop() -> float:
+    """Of one frame at the paper's size."""
+    vae = AutoencoderKLTemporalDecoder(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        latent_channels=FULL_CHANNELS,
+    ).to("meta")
+    with torch.no_grad():
+        return tflop_of(lambda: vae.encode(torch.zeros(1, 3, FULL_SIDE, FULL_SIDE, device="meta")))
+
+
+def unet_tflop() -> float:
+    """Of a training step of stage 1 on one orbit, with gradient checkpointing."""
+    unet = build_unet(UNetConfig(), stage1_in_channels(FULL_CHANNELS), FULL_CHANNELS)
+    unet.to("meta").enable_gradient_checkpointing()
+    side, channels = FULL_SIDE // FULL_FACTOR, unet.config.in_channels
+
+    def step() -> None:
+        with torch.device("meta"):
+            sample = torch.zeros(1, NUM_FRAMES, channels, side, side)
+            embeds, vector = torch.zeros(1, 1, unet.config.cross_attention_dim), torch.zeros(1, 2)
+            unet(sample, torch.zeros(1), embeds, vector).sample.sum().backward()
+
+    return tflop_of(step)
+
+
+def cached_latents() -> None:
+    """Operations of a training step with cached latents, against one that encodes them."""
+    frame, unet = encoding_tflop(), unet_tflop()
+    encoded = unet + (NUM_FRAMES + 1) * frame  # the true orbit and the reference image
+    cached = unet + frame
+    print(f"one frame through the VAE {frame:.2f}, UNet forward and backward {unet:.1f} TFLOP")
+    print(
+        f"step that encodes {encoded:.1f} TFLOP, with cached latents {cached:.1f} TFLOP, "
+        f"ratio {encoded / cached:.3f} (baseline: the step that encodes)"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repeats", type=int, default=20, help="turns of each side (default: 20)")
+    parser.add_argument("--cached-latents", action="store_true", help="count operations instead")
     arguments = parser.parse_args()
+    if arguments.cached_latents:
+        cached_latents()
+        return
     torch.manual_seed(0)
     seconds, difference = sampling(arguments.repeats)
     print(

@@ -10,7 +10,6 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from hi3d.errors import InputError
-from hi3d.evaluation.lpips import Lpips, LpipsNetwork
 from hi3d.evaluation.mesh_metrics import sample_surface, volume_iou
 from hi3d.evaluation.protocols.alignment import ALIGNMENTS
 from hi3d.evaluation.protocols.depth_points import (
@@ -21,6 +20,7 @@ from hi3d.evaluation.protocols.depth_points import (
     syncdreamer_cameras,
 )
 from hi3d.evaluation.view_metrics import MAX_PSNR, psnr, ssim
+from hi3d.images.lpips import Lpips, LpipsNetwork
 from hi3d.mesh import SurfaceMesh
 from hi3d.surface.topology import merged, topology
 

@@ -1,14 +1,11 @@
 """Scores of one object by the name of a protocol, and the columns that they fill."""
 
-import functools
-
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from hi3d.evaluation.lpips import Lpips, LpipsConfig, LpipsNetwork
-from hi3d.evaluation.lpips_package import packaged_file
 from hi3d.evaluation.protocols.protocol import THRESHOLDS, find_protocol, score_object
 from hi3d.evaluation.score_table import Column
+from hi3d.images.lpips import lpips_of
 from hi3d.mesh import SurfaceMesh
 
 COLUMNS = {
@@ -21,14 +18,6 @@ COLUMNS = {
     "iou64": Column("Volume IoU 64³"),
     "iou128": Column("Volume IoU 128³"),
 }
-
-
-@functools.cache
-def lpips_of(network: LpipsNetwork) -> Lpips | None:
-    """The network, loaded once per process; None where its package is not installed."""
-    if packaged_file(network.value) is None:
-        return None
-    return Lpips(LpipsConfig(network=network))
 
 
 def scores_of(
