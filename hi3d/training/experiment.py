@@ -104,7 +104,7 @@ class TrainerConfig:
     """auto, ddp, fsdp (weights cut over the devices), deepspeed_zero2, or another that Lightning
     knows."""
     precision: str = "bf16-mixed"
-    """Lightning's: bf16-mixed, 16-mixed, 32-true, ..."""
+    """Lightning's: bf16-mixed (also for CPUs with AMX or AVX512-BF16), 16-mixed, 32-true, ..."""
     accumulate: int = 1
     """Batches whose gradients make one optimiser step."""
     val_every: int = 1000

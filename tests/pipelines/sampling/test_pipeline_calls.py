@@ -261,3 +261,28 @@ def test_progress_bar_can_be_named_and_silenced(pipelines, image, capsys):
     with pytest.raises(InputError, match="leave"):
         orbit.set_progress_bar_config(leave=False)
     orbit.set_progress_bar_config()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_is_close_and_a_cpu_without_units_is_told(
+    pipelines, image, kind, monkeypatch, capsys
+):
+    orbit, refiner = pipelines[kind]
+    expected = orbit(image, 0.0, SAMPLER, seeded_generator(0)).views
+    refined = refiner(expected, image, SAMPLER, seeded_generator(0)).rgb
+    monkeypatch.setattr("hi3d.diffusion.precision.has_bfloat16_units", lambda: False)
+    try:
+        orbit.set_precision("bfloat16")
+        refiner.set_precision("bfloat16")
+        assert capsys.readouterr().err.count("slower than with float32") == 2
+        found = orbit(image, 0.0, SAMPLER, seeded_generator(0)).views.rgb
+        again = refiner(expected, image, SAMPLER, seeded_generator(0)).rgb
+    finally:
+        orbit.set_precision("float32")
+        refiner.set_precision("float32")
+    for coarse, fine in ((found, expected.rgb), (again, refined)):
+        assert coarse.dtype == torch.float32
+        error = (coarse - fine).square().mean()
+        assert 0 < error < 1e-3  # above 30 dB
+    with pytest.raises(InputError, match="precision"):
+        orbit.set_precision("float8")
