@@ -26,10 +26,11 @@ from hi3d.files import atomic_path, write_json
 from hi3d.progress import console
 
 BUDGETS_S = {
-    "cuda_tests": 90,
+    "cuda_tests": 80,
     "rasterization": 45,
     "marching": 30,
     "half_precision": 45,
+    "vae": 18,
     "stage1": 70,
     "stage2": 100,
     "training": 60,
@@ -42,6 +43,7 @@ TINY_PATIENCE = 5
 MODULES = {
     "gpu_parts.cuda_tests": ("cuda_tests",),
     "gpu_parts.geometry": ("rasterization", "marching", "reconstruction", "torch_neus"),
+    "gpu_parts.vae": ("vae",),
     "gpu_parts.diffusion": ("half_precision", "stage1", "stage2", "training"),
 }
 

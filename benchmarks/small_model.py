@@ -27,9 +27,9 @@ from hi3d.command_line import make_parser, parse_arguments, run
 from hi3d.config import config_to_dict, load_config
 from hi3d.data.dataset import OrbitDataset
 from hi3d.errors import InputError
-from hi3d.evaluation.lpips import Lpips, LpipsConfig
 from hi3d.evaluation.view_metrics import psnr, ssim
 from hi3d.files import write_json
+from hi3d.images.lpips import Lpips, LpipsConfig
 from hi3d.nano.grid.measures import own_azimuth
 from hi3d.nano.grid.measures import psnr as views_psnr
 from hi3d.pipelines.image_to_3d import GenerateConfig

@@ -21,7 +21,7 @@ from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.views import Views, save_depth
 
 if TYPE_CHECKING:
-    from hi3d.evaluation.lpips import LpipsNetwork
+    from hi3d.images.lpips import LpipsNetwork
 
 TINY = 16
 """Image side of the tiny models; their VAE halves it once."""
@@ -108,7 +108,7 @@ def ball_views(sphere_views) -> Callable[..., Views]:
 
 def random_lpips_backbone(network: LpipsNetwork, path: Path) -> torch.nn.Sequential:
     """Write a file like torchvision's, with random weights; returns its layers."""
-    from hi3d.evaluation.lpips import feature_layers
+    from hi3d.images.lpips import feature_layers
 
     layers = feature_layers(network)
     generator = torch.Generator().manual_seed(3)

@@ -38,12 +38,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "texture": BASE | VALUES | {"splatting", "surface"},
     "orbits": BASE | VALUES | {"workers", "assets", "rendering"},
     "data": BASE | VALUES | {"orbits"},
+    "images": BASE,
     "pages": BASE | VALUES,
-    "pipelines": BASE | VALUES | GENERATION | RECONSTRUCTION | ORBITS | {"data", "pages"},
-    "training": BASE | VALUES | {"degradation", "diffusion", "orbits", "data"},
+    "pipelines": BASE | VALUES | GENERATION | RECONSTRUCTION | ORBITS | {"data", "images", "pages"},
+    "training": BASE | VALUES | {"degradation", "diffusion", "orbits", "data", "images"},
     "text_to_image": BASE | VALUES | {"photo", "pipelines"},
     "evaluation": (
-        BASE | VALUES | GENERATION | ORBITS | {"splatting", "surface", "data", "pages", "pipelines"}
+        BASE
+        | VALUES
+        | GENERATION
+        | ORBITS
+        | {"splatting", "surface", "data", "images", "pages", "pipelines"}
     ),
     "nano": BASE | VALUES | GENERATION | ORBITS | {"data", "pipelines", "training"},
     "__init__": BASE | VALUES | GENERATION | RECONSTRUCTION | ORBITS | {"data"} | ABOVE_DATA,

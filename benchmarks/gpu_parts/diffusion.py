@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor
 
 from gpu_parts.rows import (
@@ -16,12 +16,16 @@ from gpu_parts.rows import (
     tflop_of,
     weights_gb,
 )
+from gpu_parts.vae import LATENT_CHANNELS, vae_of
 from hi3d.diffusion.conditioning import decode_orbit
 from hi3d.diffusion.edm import karras_sigmas, loss_denoising
+from hi3d.diffusion.equal_forms import use_equal_forms
+from hi3d.diffusion.memory.modes import MEMORY_MODES
+from hi3d.diffusion.memory.plan import stage_plan
 from hi3d.diffusion.sampling import OrbitCondition, conditioned_network, sample_orbit_latents
 from hi3d.diffusion.unet import UNetConfig, build_unet, stage1_in_channels, stage2_in_channels
 
-LATENT_CHANNELS, FACTOR, NUM_FRAMES, NUM_STEPS, FEW_STEPS = 4, 8, 16, 25, 3
+FACTOR, NUM_FRAMES, NUM_STEPS, FEW_STEPS = 8, 16, 25, 3
 TINY_UNET = UNetConfig([32, 64], 1, [2, 4], 32, 32)
 DECODED_TOGETHER = 2
 """Frames of 1024^2 that fit beside the rest."""
@@ -30,20 +34,8 @@ DECODED_TOGETHER = 2
 def unet_of(size: Size, in_channels: int) -> UNetSpatioTemporalConditionModel:
     """SVD's network with random weights, made on the device."""
     with torch.device(size.device):
-        return build_unet(TINY_UNET if size.tiny else UNetConfig(), in_channels, LATENT_CHANNELS)
-
-
-def vae_of(size: Size) -> AutoencoderKLTemporalDecoder:
-    """SVD's VAE with random weights."""
-    channels = (32, 32) if size.tiny else (128, 256, 512, 512)
-    with torch.device(size.device):
-        vae = AutoencoderKLTemporalDecoder(
-            down_block_types=("DownEncoderBlock2D",) * len(channels),
-            block_out_channels=channels,
-            layers_per_block=1 if size.tiny else 2,
-            latent_channels=LATENT_CHANNELS,
-        )
-    return vae.to(size.dtype).eval()
+        unet = build_unet(TINY_UNET if size.tiny else UNetConfig(), in_channels, LATENT_CHANNELS)
+    return unet.to(size.device)  # the mixing factors, which diffusers makes on the CPU
 
 
 def condition_of(unet: UNetSpatioTemporalConditionModel, side: int, frames: int) -> OrbitCondition:
@@ -64,6 +56,9 @@ def sampling(size: Size, in_channels: int, resolution: int, goals: tuple[str, st
     unet = unet_of(size, in_channels).to(size.dtype).eval()
     vae = vae_of(size)
     condition, scales = condition_of(unet, side, frames), torch.linspace(1, 2.5, frames)
+    planned = planned_gb(size, in_channels, side, frames)
+    stock = stock_step_seconds(size, unet, condition)
+    use_equal_forms(unet)
     forget_peak_memory()
 
     @torch.no_grad()
@@ -78,9 +73,10 @@ def sampling(size: Size, in_channels: int, resolution: int, goals: tuple[str, st
     few = 2 if size.tiny else FEW_STEPS
     step = seconds_of(lambda: denoise(few), 1) / few
     denoising_memory = peak_memory_gb()
+    forget_peak_memory()
     decoding = seconds_of(decode, 1)
+    decoding_memory = peak_memory_gb()
     tflop = tflop_of(lambda: denoise(2)) / 2
-    stock = stock_step_seconds(size, unet, condition)
     projected = NUM_STEPS * step + decoding
     return [
         Row(f"{NUM_STEPS} guided steps and decoding, projected", projected, "s", goals[0]),
@@ -91,8 +87,27 @@ def sampling(size: Size, in_channels: int, resolution: int, goals: tuple[str, st
         Row("stock / ours", stock / step, "x"),
         Row("weights of UNet and VAE (plan)", weights_gb(unet, vae), "GB"),
         Row("peak memory of denoising", denoising_memory, "GB", goals[1]),
-        Row("peak memory with decoding", peak_memory_gb(), "GB", goals[1]),
+        Row("denoising: planned without reserve", planned["denoise"], "GB"),
+        Row("denoising: measured / planned", denoising_memory / planned["denoise"], "", "<= 1.15"),
+        Row("peak memory of decoding", decoding_memory, "GB", goals[1]),
+        Row("decoding: planned without reserve", planned["decode"], "GB"),
+        Row("decoding: measured / planned", decoding_memory / planned["decode"], "", "<= 1.15"),
     ]
+
+
+def planned_gb(size: Size, in_channels: int, side: int, frames: int) -> dict[str, float]:
+    """Weights and activations of each step by the memory plan, of UNet and VAE alone."""
+    empty = Size(size.tiny, "meta")
+    networks = {"unet": unet_of(empty, in_channels).eval(), "vae": vae_of(empty)}
+    resolution = side * (2 if size.tiny else FACTOR)
+    steps = stage_plan(
+        {name: network.to(size.dtype) for name, network in networks.items()},
+        resolution,
+        MEMORY_MODES["fast"],
+        DECODED_TOGETHER,
+        num_frames=frames,
+    )
+    return {each.step: (each.weights + each.activations) / 1e9 for each in steps}
 
 
 def stock_step_seconds(

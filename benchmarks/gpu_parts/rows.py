@@ -27,11 +27,13 @@ class Size:
     """The paper's size, or a tiny one that a CPU runs."""
 
     tiny: bool
+    where: str | None = None
+    """A device; None takes CUDA, or the CPU where there is none."""
 
     @property
     def device(self) -> torch.device:
-        """CUDA; the CPU where there is none."""
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        """`where`, or the best there is."""
+        return torch.device(self.where or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -157,6 +157,9 @@ def sample_euler(
 ) -> Tensor:
     """Integrate dx/dsigma = (x - D(x; sigma)) / sigma with Euler steps (EDM Algorithm 1, no churn).
 
+    A step x + (sigma' - sigma) (x - D) / sigma is taken as D + (sigma' / sigma) (x - D): as the
+    difference of two numbers of size sigma = 700 it would keep their rounding, 6e-5 in float32.
+
     Args:
         denoiser: D(x, sigma).
         latents: [B, ...] noise of unit variance.
@@ -172,8 +175,8 @@ def sample_euler(
         if before_step is not None:
             x = before_step(i, x, latents)
         denoised = denoiser(x, sigma.to(x).expand(len(x)))
-        derivative = (x - denoised) / sigma
-        x = after(after_step, i, x + derivative * (sigma_next - sigma), denoised)
+        x = denoised + (sigma_next / sigma) * (x - denoised)
+        x = after(after_step, i, x, denoised)
     return x
 
 

@@ -26,6 +26,9 @@ def sample_heun(
 ) -> Tensor:
     """Heun steps, each of two evaluations but the last, which is Euler's.
 
+    The trapezoid's slope is written by the two denoised latents, x' = x'_Euler + (sigma - sigma') /
+    (2 sigma') (D' - D), without differences of large numbers: see `edm.sample_euler`.
+
     Args:
         denoiser: as all the others of `edm.sample_euler`.
         latents: [B, ...] noise of unit variance.
@@ -41,12 +44,11 @@ def sample_heun(
         if before_step is not None:
             x = before_step(i, x, latents)
         denoised = denoiser(x, sigma.to(x).expand(len(x)))
-        derivative = (x - denoised) / sigma
-        there = x + derivative * (sigma_next - sigma)
+        there = denoised + (sigma_next / sigma) * (x - denoised)
         if sigma_next > 0:
+            first = denoised
             denoised = denoiser(there, sigma_next.to(x).expand(len(x)))
-            derivative = (derivative + (there - denoised) / sigma_next) / 2
-            there = x + derivative * (sigma_next - sigma)
+            there = there + (sigma - sigma_next) / (2 * sigma_next) * (denoised - first)
         x = after(after_step, i, there, denoised)
     return x
 

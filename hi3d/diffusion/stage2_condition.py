@@ -21,7 +21,7 @@ from hi3d.diffusion.sampling import OrbitCondition
 def stage2_condition(
     vae: VAE,
     image_encoder: CLIPVisionModelWithProjection,
-    depth_estimator: DPTForDepthEstimation,
+    depth_estimator: DPTForDepthEstimation | None,
     reference: Tensor,  # [B, 3, H, W]
     orbit: Tensor,  # [B, T, 3, H, W]
     elevation_deg: Tensor,  # [B]
@@ -35,7 +35,7 @@ def stage2_condition(
     Args:
         vae: encodes the reference image and the coarse orbit.
         image_encoder: embeds the reference image.
-        depth_estimator: depth of the coarse orbit's frames.
+        depth_estimator: depth of the coarse orbit's frames; None for a network without depth.
         reference: [B, 3, H, W] in [0, 1], at the UNet's resolution.
         orbit: [B, T, 3, H, W] in [0, 1], the coarse orbit brought to that resolution.
         elevation_deg: [B].
@@ -45,7 +45,8 @@ def stage2_condition(
         chunk_size: frames that the VAE and the depth model take together.
 
     Returns:
-        The condition of B orbits; `concat` is [B, T, 2 C + 1, h, w].
+        The condition of B orbits; `concat` is [B, T, 2 C + 1, h, w], or [B, T, 2 C, h, w] without
+        depth.
     """
 
     def latents(frames: Tensor) -> Tensor:
@@ -53,11 +54,12 @@ def stage2_condition(
         return encode_condition(vae, augmented, chunk_size)
 
     image_latents, orbit_latents = latents(reference[:, None]), latents(orbit)
-    depth = resize_depth(
-        estimate_depth(depth_estimator, orbit, chunk_size), orbit_latents.shape[-2:]
-    )
+    concat = [image_latents.expand_as(orbit_latents), orbit_latents]
+    if depth_estimator is not None:
+        depth = estimate_depth(depth_estimator, orbit, chunk_size)
+        concat.append(resize_depth(depth, orbit_latents.shape[-2:]))
     return OrbitCondition(
-        torch.cat([image_latents.expand_as(orbit_latents), orbit_latents, depth], dim=2),
+        torch.cat(concat, dim=2),
         encode_image(image_encoder, reference),
         vector_condition(elevation_deg.float(), noise_aug_strength.to(elevation_deg)),
         base,

@@ -57,9 +57,14 @@ def stage1_in_channels(latent_channels: int) -> int:
     return 2 * latent_channels
 
 
-def stage2_in_channels(latent_channels: int) -> int:
-    """Noisy latents, image latents, orbit latents and depth (paper, Section 4.3)."""
-    return 3 * latent_channels + 1
+def stage2_in_channels(latent_channels: int, depth: bool = True) -> int:
+    """Noisy latents, image latents, orbit latents and depth (paper, Section 4.3).
+
+    Args:
+        latent_channels: of the VAE.
+        depth: False leaves its channel out, as the paper's ablation "w/o depth" (Table 3).
+    """
+    return 3 * latent_channels + int(depth)
 
 
 def build_unet(

@@ -12,10 +12,10 @@ from torch import Tensor
 from hi3d.cameras import Cameras, between_views
 from hi3d.config import check_elevation, check_number, check_path, check_seed
 from hi3d.errors import InputError
-from hi3d.evaluation.lpips import Lpips
 from hi3d.evaluation.protocols.depth_points import depth_chamfer
 from hi3d.evaluation.score_table import Column
 from hi3d.evaluation.view_metrics import MAX_PSNR, psnr, ssim
+from hi3d.images.lpips import Lpips
 from hi3d.mesh import SurfaceMesh
 from hi3d.pipelines.views_to_mesh import fit_splats_from_hull
 from hi3d.splats import GaussianSplats

@@ -1,5 +1,6 @@
 """Pipelines from model folders, with one-line errors for folders that are missing or damaged."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -9,7 +10,9 @@ from torch import Tensor
 
 from hi3d.config import check_choice
 from hi3d.diffusion.conditioning import decode_orbit
+from hi3d.diffusion.equal_forms import use_equal_forms
 from hi3d.diffusion.memory.modes import MEMORY_MODES, MemoryMode, decode_chunk_size
+from hi3d.diffusion.precision import bfloat16_products, warn_of_slow_bfloat16
 from hi3d.diffusion.weights import check_folder, named_class, one_line_errors, read_model_index
 from hi3d.errors import InputError
 from hi3d.files import shipped, write_json
@@ -24,6 +27,8 @@ class StagePipeline(DiffusionPipeline):
 
     memory: MemoryMode = MEMORY_MODES["fast"]
     """Set by `set_memory`."""
+    in_bfloat16: bool = False
+    """Set by `set_precision`."""
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> Self:
@@ -40,7 +45,9 @@ class StagePipeline(DiffusionPipeline):
         for part in parts.values():  # diffusers takes classes of libraries once imported
             named_class(folder, *part)
         with one_line_errors(folder, held.__name__):
-            return super(StagePipeline, held).from_pretrained(folder, **options)
+            pipeline = super(StagePipeline, held).from_pretrained(folder, **options)
+        use_equal_forms(pipeline.unet)
+        return pipeline
 
     @classmethod
     def checked(cls, folder: str | Path) -> tuple[type[Self], dict[str, Any]]:
@@ -76,6 +83,28 @@ class StagePipeline(DiffusionPipeline):
         check_choice("memory", name, tuple(MEMORY_MODES))
         self.memory = MEMORY_MODES[name]
         return self
+
+    def set_precision(self, name: str) -> Self:
+        """Choose how networks multiply on the CPU; weights and all else stay as they are.
+
+        A GPU takes its precision from the `dtype` of `from_pretrained`. On a CPU without units for
+        bfloat16 one line says that it will be slower.
+
+        Args:
+            name: `float32`, or `bfloat16` for CPUs with AMX or AVX512-BF16.
+
+        Raises:
+            InputError: none of these.
+        """
+        check_choice("precision", name, ("float32", "bfloat16"))
+        self.in_bfloat16 = name == "bfloat16"
+        if self.in_bfloat16:
+            warn_of_slow_bfloat16("precision=bfloat16", "float32")
+        return self
+
+    def products(self) -> AbstractContextManager[None]:
+        """What `set_precision` has chosen, around the networks."""
+        return bfloat16_products(self._execution_device, self.in_bfloat16)
 
     def enable_model_cpu_offload(self, *arguments: Any, **options: Any) -> None:
         """As diffusers': each network is on the GPU only in its turn; without a GPU nothing."""

@@ -167,14 +167,15 @@ class OrbitPipeline(StagePipeline):
         generators = generators_for(generator, len(photos))
         outputs = []
         for some in self.batches(len(photos)):
-            made = self._orbits(
-                photos[some],
-                elevations[some],
-                sampler,
-                None if generators is None else generators[some],
-                callback_on_step_end,
-                callback_on_step_end_tensor_inputs,
-            )
+            with self.products():
+                made = self._orbits(
+                    photos[some],
+                    elevations[some],
+                    sampler,
+                    None if generators is None else generators[some],
+                    callback_on_step_end,
+                    callback_on_step_end_tensor_inputs,
+                )
             outputs += [replace(each, frames=frames_as(each.views, output_type)) for each in made]
         return outputs if is_batch(image) or num_videos_per_prompt > 1 else outputs[0]
 

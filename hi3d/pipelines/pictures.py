@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import imageio
-import imageio_ffmpeg
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,6 +11,7 @@ from torch import Tensor
 from hi3d.assets.surface_mesh import surface_mesh_to_object
 from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.files import atomic_path
+from hi3d.images.video import write_video
 from hi3d.mesh import SurfaceMesh
 from hi3d.progress import track
 from hi3d.rendering.rasterizer import render_views
@@ -47,24 +46,11 @@ def write_turntable(
         resolution: side in pixels, even.
     """
     cameras = orbit_cameras(elevation_deg, resolution, num_frames)
-    with atomic_path(path) as partial:
-        with imageio.get_writer(
-            partial, fps=FRAMES_PER_SECOND, codec="libx264", quality=8, macro_block_size=2
-        ) as writer:
-            for chunk in track(torch.arange(num_frames).split(FRAMES_AT_ONCE), "turntable"):
-                for frame in to_pixels(render_mesh(mesh, cameras[chunk]).rgb):
-                    writer.append_data(frame)
-        _check_video(partial, num_frames)
-
-
-def _check_video(path: Path, num_frames: int) -> None:
-    """Raise where ffmpeg, which ends without a word when the disk is full, wrote less."""
-    try:
-        written, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
-    except RuntimeError:
-        written = 0
-    if written != num_frames:
-        raise RuntimeError(f"ffmpeg wrote {written} of {num_frames} frames of {path.name}")
+    chunks = track(torch.arange(num_frames).split(FRAMES_AT_ONCE), "turntable")
+    frames = (
+        frame for chunk in chunks for frame in to_pixels(render_mesh(mesh, cameras[chunk]).rgb)
+    )
+    write_video(path, frames, num_frames, FRAMES_PER_SECOND)
 
 
 def write_contact_sheet(

@@ -17,6 +17,7 @@ from hi3d.diffusion.guidance import guidance_scales
 from hi3d.diffusion.memory.modes import set_parts
 from hi3d.diffusion.sampling import OrbitCondition, sample_orbit_latents
 from hi3d.diffusion.stage2_condition import stage2_condition
+from hi3d.diffusion.unet import stage2_in_channels
 from hi3d.errors import InputError
 from hi3d.photo.view_alpha import views_alpha
 from hi3d.pipelines.loading import StagePipeline
@@ -45,7 +46,7 @@ from hi3d.views import ReferenceImage, Views
 class RefinerPipeline(StagePipeline):
     """Refines a stage-1 orbit to twice its resolution, conditioned on depth and the photo."""
 
-    _optional_components = ["elevation_estimator"]  # noqa: RUF012 - read by diffusers
+    _optional_components = ["elevation_estimator", "depth_estimator"]  # noqa: RUF012 - diffusers'
     model_cpu_offload_seq = "image_encoder->depth_estimator->unet->vae"
 
     def __init__(
@@ -54,7 +55,7 @@ class RefinerPipeline(StagePipeline):
         image_encoder: CLIPVisionModelWithProjection,
         unet: UNetSpatioTemporalConditionModel,
         scheduler: EulerDiscreteScheduler,
-        depth_estimator: DPTForDepthEstimation,
+        depth_estimator: DPTForDepthEstimation | None = None,
         elevation_estimator: ElevationEstimator | None = None,
         resolution: int = 1024,
     ):
@@ -63,11 +64,17 @@ class RefinerPipeline(StagePipeline):
         image_encoder: CLIP embedding of the reference image.
         unet: the denoising network.
         scheduler: its config holds the noise levels.
-        depth_estimator: depth of the stage-1 views.
+        depth_estimator: depth of the stage-1 views; None for a UNet that takes none.
         elevation_estimator: not used by this stage; kept where the folder has one.
         resolution: image side that the UNet was trained at.
+
+        Raises:
+            InputError: the UNet takes depth, and there is no depth model.
         """
         super().__init__()
+        without_depth = stage2_in_channels(unet.config.out_channels, depth=False)
+        if depth_estimator is None and unet.config.in_channels != without_depth:
+            raise InputError("the UNet takes depth and there is no depth_estimator: add the part")
         self.register_modules(
             vae=vae,
             image_encoder=image_encoder,
@@ -131,14 +138,15 @@ class RefinerPipeline(StagePipeline):
         generators = generators_for(generator, len(photos))
         outputs = []
         for some in self.batches(len(photos)):
-            made = self._refined(
-                orbits[some],
-                photos[some],
-                sampler,
-                None if generators is None else generators[some],
-                callback_on_step_end,
-                callback_on_step_end_tensor_inputs,
-            )
+            with self.products():
+                made = self._refined(
+                    orbits[some],
+                    photos[some],
+                    sampler,
+                    None if generators is None else generators[some],
+                    callback_on_step_end,
+                    callback_on_step_end_tensor_inputs,
+                )
             outputs += [frames_as(self.finished(each), output_type) for each in made]
         return outputs if is_batch(image) or num_videos_per_prompt > 1 else outputs[0]
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class MovingAverage:
@@ -40,8 +41,8 @@ class MovingAverage:
         """Take the weights after a step into account."""
         decay = min(self.decay, 1 - (1 + self.num_updates) ** -0.75)
         self.num_updates += 1
-        for name, parameter in self._parameters():
-            self.average[name].sub_((1 - decay) * (self.average[name] - parameter))
+        averages = list(self.average.values())
+        get_ema_multi_avg_fn(decay)(averages, [p for _, p in self._parameters()], 0)
 
     @torch.no_grad()
     def exchange(self) -> None:

@@ -86,13 +86,13 @@ class DiffusionModule(TrainingModule):
         self, experiment: DiffusionExperiment, latent_channels: int
     ) -> UNetSpatioTemporalConditionModel:
         """The UNet, from scratch or from the networks of `init_from`."""
-        in_channels = self.in_channels(latent_channels)
+        in_channels = self.in_channels(experiment, latent_channels)
         if experiment.init_from is not None:
             return load_unet(experiment.init_from, in_channels)
         return build_unet(experiment.unet, in_channels, latent_channels)
 
     @abstractmethod
-    def in_channels(self, latent_channels: int) -> int:
+    def in_channels(self, experiment: Any, latent_channels: int) -> int:
         """Input channels of this stage's UNet."""
 
     @abstractmethod

@@ -104,7 +104,7 @@ class TrainerConfig:
     """auto, ddp, fsdp (weights cut over the devices), deepspeed_zero2, or another that Lightning
     knows."""
     precision: str = "bf16-mixed"
-    """Lightning's: bf16-mixed, 16-mixed, 32-true, ..."""
+    """Lightning's: bf16-mixed (also for CPUs with AMX or AVX512-BF16), 16-mixed, 32-true, ..."""
     accumulate: int = 1
     """Batches whose gradients make one optimiser step."""
     val_every: int = 1000
@@ -242,6 +242,9 @@ class Stage2Experiment(DiffusionExperiment):
 
     depth_estimator: str | None = None
     """Model folder of the depth model (DPT)."""
+    depth_conditioning: bool = True
+    """False trains without depth (paper, Table 3, "w/o depth"): its input channel and the depth
+    model are left out, of the exported folder too."""
     stage1: str | None = None
     """Model folder of a trained stage 1, to train on its outputs too (paper, Section 4.3)."""
     stage1_orbits: str | None = None

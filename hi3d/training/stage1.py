@@ -17,7 +17,7 @@ class Stage1Module(DiffusionModule):
     experiment: Stage1Experiment
     pipeline = ("hi3d.pipelines.orbit", "OrbitPipeline")
 
-    def in_channels(self, latent_channels: int) -> int:
+    def in_channels(self, experiment: Stage1Experiment, latent_channels: int) -> int:
         """Noisy latents and image latents."""
         return stage1_in_channels(latent_channels)
 

@@ -24,13 +24,15 @@ class Stage2Module(DiffusionModule):
     experiment: Stage2Experiment
     pipeline = ("hi3d.pipelines.refiner", "RefinerPipeline")
 
-    def in_channels(self, latent_channels: int) -> int:
+    def in_channels(self, experiment: Stage2Experiment, latent_channels: int) -> int:
         """Noisy, image and orbit latents, and depth."""
-        return stage2_in_channels(latent_channels)
+        return stage2_in_channels(latent_channels, experiment.depth_conditioning)
 
     def load_frozen(self, experiment: Stage2Experiment) -> dict[str, Any]:  # type: ignore[override]
-        """Stage 1's networks and the depth model."""
+        """Stage 1's networks and, where depth is a condition, the depth model."""
         frozen = super().load_frozen(experiment)
+        if not experiment.depth_conditioning:
+            return frozen
         depth = load_networks(experiment.init_from, depth_estimator=experiment.depth_estimator)
         return {**frozen, **depth}
 
@@ -130,7 +132,7 @@ class Stage2Module(DiffusionModule):
         return stage2_condition(
             self.frozen["vae"],
             self.frozen["image_encoder"],
-            self.frozen["depth_estimator"],
+            getattr(self.frozen, "depth_estimator", None),
             batch["rgb"][:, 0],
             orbit,
             batch["elevation_deg"],

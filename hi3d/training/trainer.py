@@ -19,6 +19,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasti
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from hi3d.config import config_to_dict
+from hi3d.diffusion.precision import warn_of_slow_bfloat16
 from hi3d.errors import InputError
 from hi3d.files import atomic_path, make_folder
 from hi3d.orbits.run_state import full_disk_is_an_input_error
@@ -203,6 +204,8 @@ def build_trainer(
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
     warnings.filterwarnings("ignore", message=".*LeafSpec")
     config, validate = experiment.trainer, experiment.data.val is not None
+    if config.precision.startswith("bf16") and not torch.accelerator.is_available():
+        warn_of_slow_bfloat16(f"trainer.precision={config.precision}", "32-true")
     settings: dict[str, Any] = {
         "devices": _devices(config.devices),
         "num_nodes": config.num_nodes,

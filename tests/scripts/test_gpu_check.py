@@ -31,12 +31,13 @@ def test_a_part_runs_and_is_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["rasterization", "marching", "torch_neus", "stage1", "stage2", "training"]
+    "name", ["rasterization", "marching", "torch_neus", "vae", "stage1", "stage2", "training"]
 )
 def test_every_part_measures(name, gpu_check):
     rows = gpu_check.part_of(name)(gpu_check.Size(True))
     assert all(row.value > 0 for row in rows if row.unit in ("s", "ms", "x", "TFLOP"))
     assert any(row.unit in ("s", "ms") for row in rows)
+    assert all(row.value > 0 for row in rows if "planned without" in row.what)
 
 
 def test_a_part_that_fails_is_a_row(gpu_check, monkeypatch):

@@ -48,8 +48,7 @@ def stage_plan(
     """The steps of a stage with its networks' sizes, dtypes and classes.
 
     Args:
-        networks: by their names in the pipeline, on the meta device; with a `depth_estimator` it is
-            stage 2.
+        networks: by their names in the pipeline, on the meta device.
         resolution: image side.
         mode: of the pipeline.
         decode_chunk: `SamplerConfig.decode_chunk_size`.
@@ -61,7 +60,8 @@ def stage_plan(
     batch = 2 if guided and not mode.sequential else 1
     set_parts(unet, mode.parts, num_frames)
     kept = condition_bytes(unet, latents, resolution)
-    encoder_chunk = min(mode.chunk_size, num_frames if "depth_estimator" in networks else 1)
+    of_orbit = unet.config.in_channels > 2 * unet.config.out_channels  # stage 2
+    encoder_chunk = min(mode.chunk_size, num_frames if of_orbit else 1)
     steps = [("encode", "vae", lambda: encode(vae, encoder_chunk, resolution))]
     if "depth_estimator" in networks:
         depth = networks["depth_estimator"]

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hi3d.errors import InputError
-from hi3d.evaluation.lpips import LpipsNetwork
 from hi3d.evaluation.protocols.alignment import ALIGNMENTS
+from hi3d.images.lpips import LpipsNetwork
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from torch import Tensor
 
 from hi3d.errors import InputError
-from hi3d.evaluation.lpips import Lpips
 from hi3d.evaluation.protocols.mesh_scores import mesh_names, score_mesh
 from hi3d.evaluation.protocols.protocol import Protocol
 from hi3d.evaluation.protocols.view_scores import Scores, score_views, view_names
+from hi3d.images.lpips import Lpips
 from hi3d.mesh import SurfaceMesh
 
 

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from hi3d.errors import InputError
-from hi3d.evaluation.lpips import Lpips
 from hi3d.evaluation.protocols.protocol import Protocol
 from hi3d.evaluation.view_metrics import MAX_PSNR, psnr, ssim
+from hi3d.images.lpips import Lpips
 
 Scores = dict[str, float | None]
 """By name; None where one cannot be computed."""

@@ -1,6 +1,5 @@
 """Scores of one object by the name of a protocol, and the columns that they fill."""
 
-import functools
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -8,8 +7,6 @@ from torch import Tensor
 from hi3d.assets.surface_mesh import surface_mesh_to_object
 from hi3d.errors import InputError
 from hi3d.evaluation import consistency
-from hi3d.evaluation.lpips import Lpips, LpipsConfig, LpipsNetwork
-from hi3d.evaluation.lpips_package import packaged_file
 from hi3d.evaluation.protocols.mesh_scores import THRESHOLDS
 from hi3d.evaluation.protocols.protocol import find_protocol
 from hi3d.evaluation.protocols.scores import score_object
@@ -17,6 +14,7 @@ from hi3d.evaluation.protocols.view_scores import at_size
 from hi3d.evaluation.score_table import Column
 from hi3d.evaluation.truth import Truth
 from hi3d.evaluation.view_metrics import MAX_PSNR, psnr
+from hi3d.images.lpips import lpips_of
 from hi3d.mesh import SurfaceMesh
 from hi3d.photo.view_alpha import views_alpha
 from hi3d.rendering.rasterizer import render_views
@@ -52,14 +50,6 @@ class Scored:
     """Views, or renders of the mesh where there are none."""
     kind: str = "views"
     """Of what is shown: `views` or `renders`."""
-
-
-@functools.cache
-def lpips_of(network: LpipsNetwork) -> Lpips | None:
-    """The network, loaded once per process; None where its package is not installed."""
-    if packaged_file(network.value) is None:
-        return None
-    return Lpips(LpipsConfig(network=network))
 
 
 def about_scores(protocol: str, with_consistency: bool = False) -> dict[str, str]:

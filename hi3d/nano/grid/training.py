@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hi3d.config import check_number, check_numbers
 from hi3d.diffusion.weights import load_network, write_model_index
 from hi3d.errors import InputError
 from hi3d.nano.augmentation import augment_orbits
@@ -23,6 +24,22 @@ from hi3d.nano.grid.predictor import (
 from hi3d.nano.grid.rendering import Field, RaySampling, render_field
 from hi3d.training.experiment import Experiment
 from hi3d.training.module import Batch, TrainingModule
+
+RANGES: dict[str, tuple[float, float]] = {
+    "image_size": (8, 4096),
+    "num_depths": (1, 4096),
+    "num_token_blocks": (0, 64),
+    "num_blocks": (0, 64),
+    "photos_per_orbit": (1, 1024),
+    "num_points": (1, 1e7),
+    "render_from": (0, 1),
+    "render_every": (1, 1e6),
+    "num_views": (1, 1024),
+    "num_samples": (1, 4096),
+    **{f"lambda_{loss}": (0, 1e6) for loss in ("occupancy", "color", "elevation", "view", "alpha")},
+    **{f"{kind}_probability": (0, 1) for kind in ("mirror", "permute_colors", "gamma", "reframe")},
+}
+"""Least and largest value of each number of `GridPredictorConfig`."""
 
 
 @dataclass
@@ -66,6 +83,21 @@ class GridPredictorConfig:
     gamma_probability: float = 0.7
     reframe_probability: float = 0.3
     """See `hi3d.nano.grid.augmentation`."""
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in RANGES.items():
+            check_number(f"grid_predictor.{name}", getattr(self, name), low, high)
+        check_numbers("grid_predictor.channels", self.channels, 3, 1, 4096)
+        if self.image_size % 8:
+            raise InputError(
+                f"grid_predictor.image_size is {self.image_size}: give a multiple of 8, "
+                "as features are at 1/8 of the photo"
+            )
+        if self.channels[-1] % 32:
+            raise InputError(
+                f"grid_predictor.channels ends in {self.channels[-1]}: give a multiple of 32, "
+                "the width of an attention head"
+            )
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from omegaconf import ListConfig
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from hi3d.errors import InputError
 
@@ -150,13 +151,14 @@ def save_adapter(adapters: dict[str, Tensor], lora: LoraConfig, folder: Path) ->
 
 
 def build_optimizer(parameters: list[nn.Parameter], kind: str, **settings: Any) -> Any:
-    """AdamW, with its moments in 32 or in 8 bits (arXiv 2110.02861).
+    """AdamW, with its moments in 32 or in 8 bits (arXiv 2110.02861); on the CPU in one pass.
 
     Raises:
         InputError: the kind is unknown, or bitsandbytes is missing.
     """
     if kind == "adamw":
-        return torch.optim.AdamW(parameters, **settings)
+        fused = all(p.device.type == "cpu" and not isinstance(p, DTensor) for p in parameters)
+        return torch.optim.AdamW(parameters, fused=fused or None, **settings)
     if kind != "adamw_8bit":
         raise InputError(f"optim.optimizer={kind}: choose adamw or adamw_8bit")
     if find_spec("bitsandbytes") is None:

@@ -1,8 +1,10 @@
 """Orbits that the model samples while it is trained, always of the same objects."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from PIL import Image
@@ -11,6 +13,8 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from hi3d.files import atomic_path
+from hi3d.images.lpips import LpipsNetwork, lpips_of
+from hi3d.images.video import write_video
 from hi3d.orbits.decoding import unpack_orbits
 from hi3d.training.average import is_sharded
 from hi3d.training.datamodule import OrbitDataModule
@@ -21,10 +25,15 @@ from hi3d.training.random_state import BatchPosition
 
 SHOWN_VIEWS = 8
 """Of each orbit in a picture, evenly around."""
+VIDEO_FPS = 8
+"""A turn of 16 views takes two seconds."""
 
 
 class SampleOrbits(Callback):
-    """Writes `samples/step=N.png`, truth above sample for each object, and logs PSNR and SSIM."""
+    """Writes `samples/step=N.png` and `.mp4`, truth above sample for each object; logs scores.
+
+    PSNR and SSIM, and LPIPS where its weights are installed.
+    """
 
     def __init__(self, config: SamplesConfig, folder: Path):
         """Args:
@@ -68,7 +77,9 @@ class SampleOrbits(Callback):
         path = self.folder / f"step={trainer.global_step:08d}.png"
         image = picture(batch["rgb"], sampled)
         write_picture(path, image)
-        log_picture(trainer, image)
+        video = path.with_suffix(".mp4")
+        write_video(video, video_frames(batch["rgb"], sampled), sampled.shape[1], VIDEO_FPS)
+        log_pictures(trainer, image, video)
 
     def orbits(self, data: OrbitDataModule, device: torch.device) -> Batch:
         """The first validation orbits of this process, read once."""
@@ -88,17 +99,30 @@ class SampleOrbits(Callback):
 
 
 def view_scores(sampled: Tensor, true: Tensor) -> dict[str, float]:
-    """PSNR (dB) and SSIM of views [B, T, 3, H, W] in [0, 1], means over all views."""
+    """Means over all views: PSNR (dB), SSIM, and LPIPS where its weights are installed.
+
+    Args:
+        sampled: [B, T, 3, H, W] in [0, 1].
+        true: as `sampled`.
+    """
     found, expected = sampled.flatten(0, 1).float(), true.flatten(0, 1).float()
     squared = (found - expected).square().mean((1, 2, 3)).clamp_min(1e-10)
     window = min(11, (min(found.shape[-2:]) - 1) // 2 * 2 + 1)
     ssim = structural_similarity_index_measure(
         found, expected, data_range=1.0, gaussian_kernel=False, kernel_size=window
     )
-    return {
+    scores = {
         "samples/psnr": float((-10 * squared.log10()).mean()),
         "samples/ssim": float(ssim),  # type: ignore[arg-type]
     }
+    lpips = lpips_of(LpipsNetwork.vgg)
+    if lpips is None or min(found.shape[-2:]) < lpips.architecture.min_size:
+        return scores
+    lpips = lpips.to(found.device)
+    pairs = zip(found[:, None], expected[:, None], strict=True)  # one by one, to need no memory
+    distances = [lpips(one, other).item() for one, other in pairs]
+    lpips.cpu()
+    return scores | {"samples/lpips": sum(distances) / len(distances)}
 
 
 def picture(true: Tensor, sampled: Tensor) -> Tensor:
@@ -116,6 +140,21 @@ def picture(true: Tensor, sampled: Tensor) -> Tensor:
     return rows.permute(3, 0, 1, 4, 2, 5).flatten(1, 3).flatten(2, 3).float().cpu()
 
 
+def video_frames(true: Tensor, sampled: Tensor) -> Iterator[np.ndarray]:
+    """A turn of all objects side by side, their true views above the sampled ones.
+
+    Args:
+        true: [B, T, 3, H, W] in [0, 1].
+        sampled: as `true`.
+
+    Returns:
+        T frames [2 H, B W, 3] of bytes.
+    """
+    rows = torch.stack([true, sampled]).float().cpu()  # [2, B, T, 3, H, W]
+    turn = rows.permute(2, 0, 4, 1, 5, 3).flatten(3, 4).flatten(1, 2)  # [T, 2 H, B W, 3]
+    return iter((turn.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
+
+
 def write_picture(path: Path, image: Tensor) -> None:
     """Write an image [3, H, W] in [0, 1] as PNG."""
     with atomic_path(path) as partial:
@@ -123,10 +162,11 @@ def write_picture(path: Path, image: Tensor) -> None:
         Image.fromarray(pixels).save(partial)
 
 
-def log_picture(trainer: pl.Trainer, image: Tensor) -> None:
-    """Send an image to TensorBoard or W&B."""
+def log_pictures(trainer: pl.Trainer, image: Tensor, video: Path) -> None:
+    """Send an image to TensorBoard, or it and the video to W&B."""
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):
             logger.log_image("samples", [image], trainer.global_step)
+            logger.log_video("samples_video", [str(video)], trainer.global_step, format=["mp4"])
         else:
             logger.experiment.add_image("samples", image, trainer.global_step)

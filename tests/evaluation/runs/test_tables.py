@@ -23,7 +23,7 @@ SMALL = TruthConfig(resolution=32, photo_resolution=32, backend="embreex")
 
 @pytest.fixture
 def config(tmp_path, monkeypatch) -> TablesConfig:
-    monkeypatch.setattr(scoring, "packaged_file", lambda network: None)
+    monkeypatch.setattr("hi3d.images.lpips.packaged_file", lambda network: None)
     scoring.lpips_of.cache_clear()
     monkeypatch.setitem(PROTOCOLS, "small", replace(SYNCDREAMER, name="small", view_size=32))
     monkeypatch.setenv("HI3D_CACHE_DIR", str(tmp_path / "cache"))

@@ -6,6 +6,7 @@ import torch
 from hi3d.data.dataset import OrbitDataset
 from hi3d.errors import InputError
 from hi3d.nano.grid.training import (
+    RANGES,
     GridPredictorConfig,
     GridPredictorExperiment,
     GridPredictorModule,
@@ -76,3 +77,28 @@ def test_a_start_of_another_size_is_one_line(orbits, tiny_models):
         GridPredictorModule(
             GridPredictorExperiment(data=DataConfig(train=str(orbits)), grid_predictor=config)
         )
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"num_points": 0}, "num_points is 0: give a number from 1"),
+        ({"num_samples": -3}, "num_samples is -3"),
+        ({"render_from": 1.5}, "render_from is 1.5: give a number from 0 to 1"),
+        ({"render_every": 0}, "render_every is 0"),
+        ({"lambda_view": float("nan")}, "lambda_view is nan"),
+        ({"mirror_probability": 2.0}, "mirror_probability is 2.0"),
+        ({"image_size": 20}, "image_size is 20: give a multiple of 8"),
+        ({"channels": [64, 128]}, "channels is .*: give 3 numbers"),
+        ({"channels": [64, 128, 100]}, "channels ends in 100: give a multiple of 32"),
+    ],
+)
+def test_settings_out_of_range_are_one_line(setting, words):
+    with pytest.raises(InputError, match=f"grid_predictor.{words}") as caught:
+        GridPredictorConfig(**setting)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_number_has_a_range():
+    numbers = {n for n, value in vars(GridPredictorConfig()).items() if type(value) in (int, float)}
+    assert numbers == set(RANGES)

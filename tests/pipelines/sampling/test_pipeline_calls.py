@@ -17,7 +17,8 @@ from hi3d.pipelines.sampling.inputs import generators_for, reference_images
 from hi3d.views import ReferenceImage
 
 SAMPLER = SamplerConfig(2, 10.0, guidance=GuidanceConfig("linear", 1.0, 2.0))
-"""From 700 on float32 rounds latents to 1e-4, and so may differ by as much with the batch."""
+FROM_700 = SamplerConfig(2, guidance=SAMPLER.guidance)
+"""SVD's first noise level, of which latents keep no rounding."""
 KINDS = ("nano", "paper")
 
 
@@ -89,11 +90,11 @@ def test_what_is_no_photo_is_told(photo, word):
 def test_a_list_in_is_a_list_out_and_equals_single_calls(pipelines, image, kind):
     orbit, refiner = pipelines[kind]
     mirrored = ReferenceImage(image.rgb.flip(-1), image.alpha.flip(-1))
-    together = orbit([image, mirrored], [0.0, 20.0], SAMPLER, seeds(1, 2, 3, 4),
+    together = orbit([image, mirrored], [0.0, 20.0], FROM_700, seeds(1, 2, 3, 4),
                      num_videos_per_prompt=2)  # fmt: skip
     assert [each.elevation_deg for each in together] == [0.0, 0.0, 20.0, 20.0]
     alone = [
-        orbit(photo, angle, SAMPLER, seeded_generator(seed))
+        orbit(photo, angle, FROM_700, seeded_generator(seed))
         for photo, angle, seed in ((image, 0.0, 1), (image, 0.0, 2), (mirrored, 20.0, 3))
     ]
     for found, expected in zip(together[:3], alone, strict=True):
@@ -101,11 +102,11 @@ def test_a_list_in_is_a_list_out_and_equals_single_calls(pipelines, image, kind)
         close(found.views.alpha, expected.views.alpha)
     assert (together[0].views.rgb - together[1].views.rgb).abs().max() > 1e-3
     views = [alone[0].views, alone[2].views]
-    refined = refiner(views, [image, mirrored], SAMPLER, seeds(5, 6))
-    single = refiner(views[1], mirrored, SAMPLER, seeded_generator(6))
+    refined = refiner(views, [image, mirrored], FROM_700, seeds(5, 6))
+    single = refiner(views[1], mirrored, FROM_700, seeded_generator(6))
     close(refined[1].rgb, single.rgb)
     close(refined[1].alpha, single.alpha)
-    assert isinstance(orbit([image], 0.0, SAMPLER), list)
+    assert isinstance(orbit([image], 0.0, FROM_700), list)
 
 
 def test_one_generator_for_many_gives_each_its_own():
@@ -260,3 +261,28 @@ def test_progress_bar_can_be_named_and_silenced(pipelines, image, capsys):
     with pytest.raises(InputError, match="leave"):
         orbit.set_progress_bar_config(leave=False)
     orbit.set_progress_bar_config()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_is_close_and_a_cpu_without_units_is_told(
+    pipelines, image, kind, monkeypatch, capsys
+):
+    orbit, refiner = pipelines[kind]
+    expected = orbit(image, 0.0, SAMPLER, seeded_generator(0)).views
+    refined = refiner(expected, image, SAMPLER, seeded_generator(0)).rgb
+    monkeypatch.setattr("hi3d.diffusion.precision.has_bfloat16_units", lambda: False)
+    try:
+        orbit.set_precision("bfloat16")
+        refiner.set_precision("bfloat16")
+        assert capsys.readouterr().err.count("slower than with float32") == 2
+        found = orbit(image, 0.0, SAMPLER, seeded_generator(0)).views.rgb
+        again = refiner(expected, image, SAMPLER, seeded_generator(0)).rgb
+    finally:
+        orbit.set_precision("float32")
+        refiner.set_precision("float32")
+    for coarse, fine in ((found, expected.rgb), (again, refined)):
+        assert coarse.dtype == torch.float32
+        error = (coarse - fine).square().mean()
+        assert 0 < error < 1e-3  # above 30 dB
+    with pytest.raises(InputError, match="precision"):
+        orbit.set_precision("float8")

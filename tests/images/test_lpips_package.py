@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from hi3d.errors import InputError
-from hi3d.evaluation import lpips_package
-from hi3d.evaluation.lpips import SCALE, SHIFT, Lpips, LpipsConfig, LpipsNetwork, feature_layers
-from hi3d.evaluation.lpips_package import read_convolutions
+from hi3d.images import lpips_package
+from hi3d.images.lpips import SCALE, SHIFT, Lpips, LpipsConfig, LpipsNetwork, feature_layers
+from hi3d.images.lpips_package import read_convolutions
 
 
 def packaged(path: Path, network: LpipsNetwork) -> Path:
@@ -30,7 +30,7 @@ def packaged(path: Path, network: LpipsNetwork) -> Path:
 
 def test_arrays_of_the_package_fill_the_layers(tmp_path, monkeypatch):
     file = packaged(tmp_path / "alexnet.ckpt", LpipsNetwork.alex)
-    monkeypatch.setattr("hi3d.evaluation.lpips.packaged_file", lambda _: file)
+    monkeypatch.setattr("hi3d.images.lpips.packaged_file", lambda _: file)
     lpips = Lpips(LpipsConfig(LpipsNetwork.alex))
     images = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     kernel = pickle.loads(file.read_bytes())["Network_0"]["Conv_0"]

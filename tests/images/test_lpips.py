@@ -6,7 +6,7 @@ from torch import nn
 from torchmetrics.functional.image import lpips as torchmetrics_lpips
 
 from hi3d.errors import InputError
-from hi3d.evaluation.lpips import ARCHITECTURES, Lpips, LpipsConfig, LpipsNetwork, feature_layers
+from hi3d.images.lpips import ARCHITECTURES, Lpips, LpipsConfig, LpipsNetwork, feature_layers
 
 
 @pytest.mark.parametrize("network", LpipsNetwork)
@@ -64,8 +64,8 @@ def test_without_a_connection_the_message_names_the_file(monkeypatch):
     def no_connection(*_, **__):
         raise URLError("no route to host")
 
-    monkeypatch.setattr("hi3d.evaluation.lpips.packaged_file", lambda _: None)
+    monkeypatch.setattr("hi3d.images.lpips.packaged_file", lambda _: None)
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_connection)
-    monkeypatch.setattr("hi3d.evaluation.lpips.packaged_file", lambda _: None)
+    monkeypatch.setattr("hi3d.images.lpips.packaged_file", lambda _: None)
     with pytest.raises(InputError, match=r"vgg16-397923af.pth: no route to host.*as backbone"):
         Lpips()
