@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipelines": BASE | VALUES | GENERATION | RECONSTRUCTION | ORBITS | {"data", "pages"},
     "training": BASE | VALUES | {"degradation", "diffusion", "orbits", "data"},
     "text_to_image": BASE | VALUES | {"photo", "pipelines"},
+    "demo": BASE | VALUES | {"photo", "diffusion", "pages", "pipelines", "text_to_image"},
     "evaluation": BASE | VALUES | GENERATION | ORBITS | {"surface", "data", "pages", "pipelines"},
     "nano": BASE | VALUES | GENERATION | ORBITS | {"data", "pipelines", "training"},
     "__init__": BASE | VALUES | GENERATION | RECONSTRUCTION | ORBITS | {"data"} | ABOVE_DATA,

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image
-
 from hi3d.demo.camera_picture import camera_picture, cutout_picture
 from hi3d.demo.job import Job, one_line
 from hi3d.demo.settings import Choices, chosen
@@ -29,10 +27,10 @@ START_ELEVATION_DEG = 15.0
 class Taken:
     """A photo that was received."""
 
-    cutout: Image.Image
-    """Over a checkerboard."""
-    camera: Image.Image
-    """On the ground that a camera at this elevation sees."""
+    cutout: Path
+    """Picture over a checkerboard."""
+    camera: Path
+    """Picture on the ground that a camera at this elevation sees."""
     elevation_deg: float
     """As given by the owner, or as estimated."""
 
@@ -96,12 +94,12 @@ class Desk:
         photo = self.visitors.of(key).photo
         return None if photo is None else self.studio.elevation_deg(photo)
 
-    def camera(self, key: str | None, elevation_deg: float) -> Image.Image | None:
-        """The visitor's photo on another ground; None without a photo."""
+    def camera(self, key: str | None, elevation_deg: float) -> Path | None:
+        """Picture of the visitor's photo on another ground; None without a photo."""
         visitor = self.visitors.of(key)
         if visitor.photo is None or not -90 < elevation_deg < 90:
             return None
-        return camera_picture(visitor.photo.reference, elevation_deg)
+        return visitor.keep_picture(camera_picture(visitor.photo.reference, elevation_deg))
 
     def make(self, key: str | None, choices: Choices) -> Iterator[Shown]:
         """Make the mesh of the visitor's photo; says again and again how far it is.
@@ -134,10 +132,17 @@ class Desk:
         visitor.photo, reference = photo, photo.reference
         estimate = self.studio.elevation_deg(photo)
         angle = START_ELEVATION_DEG if estimate is None else estimate
-        return Taken(cutout_picture(reference), camera_picture(reference, angle), angle)
+        pictures = cutout_picture(reference), camera_picture(reference, angle)
+        return Taken(*map(visitor.keep_picture, pictures), angle)
 
     def _started(self, visitor: Visitor, work: Callable[[], T]) -> Job[T]:
-        job = Job(work, self.studio.turns)
+        def cleaned() -> T:
+            try:
+                return work()
+            finally:
+                self.visitors.clean(visitor)
+
+        job = Job(cleaned, self.studio.turns)
         visitor.job = job
         job.start()
         return job

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from hi3d.pages.viewer import viewer_script
+
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
@@ -22,6 +24,8 @@ POLICY = "; ".join(
     ]
 )
 """Content-Security-Policy: the page loads nothing from other hosts, whatever its library wants."""
+VIEWER = "/model-viewer.js"
+"""Address of the web component that turns the mesh."""
 HEADERS = {
     b"content-security-policy": POLICY.encode(),
     b"referrer-policy": b"no-referrer",
@@ -30,7 +34,7 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI middleware: adds the policy, and refuses to fetch addresses for visitors."""
+    """ASGI middleware: adds the policy and the mesh's viewer, and fetches nothing for visitors."""
 
     def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]]):
         self.app = app
@@ -41,8 +45,11 @@ class Guard:
             await self.app(scope, receive, send)
             return
         if fetches(scope["path"]):
-            await send({"type": "http.response.start", "status": 403, "headers": []})
-            await send({"type": "http.response.body", "body": b"not here"})
+            await answer(send, 403, b"text/plain", b"not here")
+            return
+        if scope["path"] == VIEWER:
+            script = (viewer_script() or "").encode()
+            await answer(send, 200 if script else 404, b"text/javascript", script)
             return
 
         async def send_with_policy(message: Message) -> None:
@@ -52,6 +59,13 @@ class Guard:
             await send(message)
 
         await self.app(scope, receive, send_with_policy)
+
+
+async def answer(send: Send, status: int, kind: bytes, body: bytes) -> None:
+    """A whole answer, with the policy."""
+    headers = [(b"content-type", kind), *HEADERS.items()]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def fetches(path: str) -> bool:

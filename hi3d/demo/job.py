@@ -15,6 +15,7 @@ from hi3d.progress import watched
 
 T = TypeVar("T")
 POLL_SECONDS = 0.1
+CANCELLED = "Cancelled: nothing of it is kept."
 
 
 class Cancelled(BaseException):
@@ -128,7 +129,7 @@ def one_line(error: BaseException, folder: Path) -> str:
         folder: of the visitor, which is not named.
     """
     if isinstance(error, Cancelled):
-        return "cancelled"
+        return CANCELLED
     if isinstance(error, InputError):
         return str(error).replace(f"{folder}/photo", "the photo").replace(str(folder), "the result")
     logging.getLogger("hi3d.demo").error("a visitor's work failed", exc_info=error)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hi3d.demo.desk import START_ELEVATION_DEG, Desk, Taken
-from hi3d.demo.guard import Guard
-from hi3d.demo.settings import Choices, DemoConfig, whole
-from hi3d.demo.shown import message
-from hi3d.demo.studio import Studio, result_files
+from hi3d.demo.guard import VIEWER, Guard
+from hi3d.demo.job import CANCELLED
+from hi3d.demo.settings import DemoConfig, choices_of
+from hi3d.demo.shown import message, result, result_files
+from hi3d.demo.studio import Studio
 from hi3d.demo.visitors import Visitors
 from hi3d.diffusion.memory.modes import MEMORY_MODES
 from hi3d.errors import InputError
@@ -84,7 +85,9 @@ def _free_port(host: str, port: int) -> int:
             trial.bind((host, port))
             return int(trial.getsockname()[1])
     except (OSError, OverflowError) as error:
-        raise InputError(f"cannot listen on {host}:{port}: give another --host or --port") from error
+        raise InputError(
+            f"cannot listen on {host}:{port}: give another --host or --port"
+        ) from error
 
 
 def _launched(page: Any, config: DemoConfig, host: str, port: int) -> int:
@@ -93,7 +96,10 @@ def _launched(page: Any, config: DemoConfig, host: str, port: int) -> int:
     from fastapi.middleware import Middleware
 
     port = _free_port(host, port)
-    theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    theme = gradio.themes.Default(
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]
+    )
+    head = f'<script type="module" src="{VIEWER[1:]}"></script>'
     page.queue(max_size=8 * (config.limits.waiting + 1), default_concurrency_limit=4)
     page.launch(
         server_name=host,
@@ -110,6 +116,7 @@ def _launched(page: Any, config: DemoConfig, host: str, port: int) -> int:
         mcp_server=False,
         theme=theme,
         css=CSS.read_text(),
+        head=head,
         app_kwargs={"middleware": [Middleware(Guard)]},
     )
     return port
@@ -135,15 +142,23 @@ def _page(desk: Desk) -> Any:
                         label="or words", placeholder="a wooden mailbox with a red flag", scale=4
                     )
                     draw = gr.Button("Draw", scale=1, min_width=80)
-                line = gr.HTML(message(HINT), elem_id="line")
                 with gr.Row():
-                    options = {"interactive": False, "buttons": [], "min_width": 140}
+                    options: dict[str, Any] = {
+                        "show_label": False,
+                        "interactive": False,
+                        "buttons": [],
+                    }
+                    options |= {"min_width": 140}
                     cutout = gr.Image(label="Cut-out", elem_id="cutout", **options)
                     camera = gr.Image(label="Camera", elem_id="camera", **options)
+                line = gr.HTML(message(HINT), elem_id="line")
                 elevation = gr.Slider(
-                    min(-30, start_deg), max(80, start_deg), start_deg, step=0.5, label="Elevation of the camera, degrees",
-                    info="The rings lie flat under the object when it is right.",
-                )  # fmt: skip
+                    min(-30, start_deg),
+                    max(80, start_deg),
+                    start_deg,
+                    step=0.5,
+                    label="Elevation of the camera, degrees",
+                )
                 estimate = gr.Checkbox(auto, label="Estimate the elevation", interactive=True)
                 with gr.Accordion("Seed, quality, memory", open=False):
                     seed_box = gr.Number(seed, label="Seed", precision=0, minimum=0)
@@ -157,21 +172,16 @@ def _page(desk: Desk) -> Any:
                     memory = gr.Radio(list(MEMORY_MODES), value=config.memory, label="Memory")
                 with gr.Row():
                     make = gr.Button("Make the mesh", variant="primary", elem_id="make", scale=2)
-                    cancel = gr.Button("Cancel", variant="stop", elem_id="cancel", scale=1)
+                    cancel = gr.Button("Cancel", elem_id="cancel", scale=1)
             with gr.Column(scale=5, min_width=320):
-                model = gr.Model3D(
-                    label="Mesh: drag to turn it", height=400, elem_id="mesh",
-                    camera_position=(90, 75, None), interactive=False,
-                )  # fmt: skip
+                mesh = gr.HTML(result(None), elem_id="mesh")
                 status = gr.HTML(elem_id="status")
-                files = gr.File(
-                    label="Download", file_count="multiple", interactive=False, elem_id="files"
-                )
-                shown = gr.HTML(elem_id="previews")
+        shown = gr.HTML(elem_id="previews")
+        files = gr.File(label="Files", file_count="multiple", visible=False)
         call = gr.Button(visible=False)
         choices = [elevation, estimate, seed_box, steps_box, views_box, texture, memory]
         _connect(desk, page, photo, prompt, draw, line, cutout, camera, choices)
-        _connect_make(desk, make, cancel, call, photo, choices, [status, shown, model, files])
+        _connect_make(desk, make, cancel, call, photo, choices, [status, shown, mesh], files)
     return page
 
 
@@ -187,7 +197,9 @@ def _connect(
     pictures = [line, cutout, camera, elevation]
 
     def told(taken: Taken) -> tuple[Any, ...]:
-        text = message("Is all of the object cut out, and does it stand on the rings?")
+        text = message(
+            "Is all of the object cut out? Move the slider until it stands on the rings."
+        )
         return text, taken.cutout, taken.camera, taken.elevation_deg
 
     def refused(error: InputError) -> tuple[Any, ...]:
@@ -233,35 +245,21 @@ def _connect(
 
 def _connect_make(
     desk: Desk, make: Any, cancel: Any, call: Any, photo: Any, choices: list[Any],
-    outputs: list[Any],
+    outputs: list[Any], files: Any,
 ) -> None:  # fmt: skip
     """What makes meshes, for visitors and for programs."""
     import gradio as gr
 
-    def choices_of(
-        angle: float, estimate: bool, seed: float, steps: float, views: float, texture: float,
-        memory: str,
-    ) -> Choices:  # fmt: skip
-        numbers = {"steps": steps, "interpolated_views": views, "texture": texture, "seed": seed}
-        return Choices(
-            elevation_deg=None if estimate else angle,
-            memory=memory,
-            **{key: whole(key, value) for key, value in numbers.items()},
-        )
-
     def made(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
-        yield message("Starting …"), "", None, None
+        yield message("Starting …"), "", result(None)
         try:
             for news in desk.make(request.session_hash, choices_of(*values)):
                 pictures = gr.skip() if news.previews is None else news.previews
-                if news.result is None:
-                    yield news.stages, pictures, gr.skip(), gr.skip()
-                    continue
-                paths = [str(path) for path in result_files(news.result)]
-                yield news.stages, pictures, paths[0], paths
+                mesh = gr.skip() if news.result is None else result(news.result)
+                yield news.stages, pictures, mesh
         except InputError as error:
-            kind = "note" if str(error) == "cancelled" else "error"
-            yield message(str(error).capitalize(), kind), "", None, None
+            kind = "note" if str(error) == CANCELLED else "error"
+            yield message(str(error), kind), "", result(None)
 
     def generate(
         photo: str, elevation_deg: float, estimate_elevation: bool, seed: float, steps: float,
@@ -286,7 +284,7 @@ def _connect_make(
     private = {"api_visibility": "private", "show_progress": "hidden"}
     make.click(made, choices, outputs, concurrency_id="make", **together, **private)
     cancel.click(stop, api_name="cancel", queue=False)
-    call.click(generate, [photo, *choices], [outputs[-1]], api_name="generate",
+    call.click(generate, [photo, *choices], [files], api_name="generate",
                concurrency_id="generate", **together)  # fmt: skip
 
 

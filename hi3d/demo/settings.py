@@ -84,6 +84,30 @@ def whole(key: str, value: object) -> int:
     raise InputError(f"{key} is {shortened(value)}: give a whole number")
 
 
+def choices_of(
+    elevation_deg: float,
+    estimate_elevation: bool,
+    seed: float,
+    steps: float,
+    interpolated_views: float,
+    texture: float,
+    memory: str,
+) -> Choices:
+    """Choices as forms and programs send them, in this order.
+
+    Raises:
+        InputError: a whole number is none.
+    """
+    return Choices(
+        seed=whole("seed", seed),
+        elevation_deg=None if estimate_elevation else elevation_deg,
+        steps=whole("steps", steps),
+        interpolated_views=whole("interpolated_views", interpolated_views),
+        texture=whole("texture", texture),
+        memory=memory,
+    )
+
+
 def chosen(config: DemoConfig, choices: Choices) -> DemoConfig:
     """The owner's settings with a visitor's choices.
 

@@ -7,6 +7,7 @@ from hi3d.demo.job import Job
 from hi3d.pages.markup import Markup, element, joined
 from hi3d.pages.media import picture, strip, video
 from hi3d.pages.result_page import view_files
+from hi3d.pages.viewer import how_to_get_viewer, viewer_script
 from hi3d.pipelines.image_to_3d import CONTACT_SHEET, ORBIT, PAGE, REFERENCE, REFINED, TURNTABLE
 from hi3d.pipelines.views_to_mesh import SPLATS, SURFACE, TEXTURE
 
@@ -22,6 +23,17 @@ STAGES = {
     PAGE.name: "Result page",
 }
 """Steps of the chain in order, as people call them."""
+FILES = {
+    "mesh.glb": "GLB",
+    "mesh_obj.zip": "OBJ",
+    "splats.ply": "Splats, PLY",
+    "turntable.mp4": "Video",
+    "report.json": "Report",
+    "index.html": "Result page",
+}
+"""What a visitor may take home, and its name on the page."""
+ADDRESS = "gradio_api/file="
+"""Before the path of a file that the server gives out."""
 STRIP_HEIGHT, EVERY = 96, 2
 """Of the strips of views, of which every second view is shown."""
 
@@ -62,6 +74,35 @@ def _stage(name: str, times: dict[str, float], present: str | None, job: Job) ->
         seconds = element("span", f"{times[name]:.1f} s", class_="seconds")
         return element("li", label, seconds, class_="past")
     return element("li", label, class_="coming")
+
+
+def result_files(folder: Path) -> list[Path]:
+    """The files of a result, for the visitor."""
+    return [folder / name for name in FILES if (folder / name).is_file()]
+
+
+def result(folder: Path | None) -> Markup:
+    """The mesh to turn by hand, and the files to take home; an empty place without a result."""
+    if folder is None:
+        return element("div", "The mesh will stand here.", class_="mesh empty")
+    if viewer_script() is None:
+        mesh = message(how_to_get_viewer())
+    else:
+        mesh = element(
+            "model-viewer",
+            src=f"{ADDRESS}{folder / 'mesh.glb'}",
+            alt="textured mesh",
+            camera_controls=True,
+            interaction_prompt="none",
+            touch_action="pan-y",
+            camera_orbit="0deg 75deg auto",
+            shadow_intensity="0",
+        )
+    links = [
+        element("a", FILES[path.name], href=f"{ADDRESS}{path}", download=path.name)
+        for path in result_files(folder)
+    ]
+    return joined([element("div", mesh, class_="mesh"), element("nav", links, class_="files")])
 
 
 def finished(folder: Path) -> tuple[bool, ...]:

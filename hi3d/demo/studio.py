@@ -14,8 +14,6 @@ from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.refiner import RefinerPipeline
 from hi3d.text_to_image.drawing import TextToImage
 
-FILES = ("mesh.glb", "mesh_obj.zip", "splats.ply", "turntable.mp4", "report.json", "index.html")
-"""What a visitor may take home."""
 OBJ_FILES = ("mesh.obj", "mesh.mtl", "mesh.png")
 
 
@@ -54,7 +52,7 @@ class Studio:
         return read_photo(photo, self.config)
 
     def elevation_deg(self, photo: Photo) -> float | None:
-        """Of the photo's camera, by the part of stage 1 that estimates it; None where it is busy."""
+        """Of the photo's camera, by stage 1's part for it; None while it is busy."""
         if self.config.elevation_deg != "auto" or self.config.elevation_from != "regressor":
             return photo.elevation_deg
         ticket = self.turns.enter()
@@ -108,8 +106,3 @@ class Studio:
                 if (folder / name).is_file():
                     archive.write(folder / name, name)
         return made
-
-
-def result_files(folder: Path) -> list[Path]:
-    """The files of a result, for the visitor."""
-    return [folder / name for name in FILES if (folder / name).is_file()]

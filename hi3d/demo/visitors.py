@@ -4,8 +4,11 @@ import secrets
 import shutil
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from PIL import Image
 
 from hi3d.demo.job import Job
 from hi3d.pipelines.image_to_3d import Photo
@@ -28,6 +31,14 @@ class Visitor:
     """Files as the server received them."""
     seen: float = field(default_factory=time.monotonic)
     runs: int = 0
+    pictures: int = 0
+
+    def keep_picture(self, picture: Image.Image) -> Path:
+        """A file of a picture, under a name that no earlier one had, which browsers may hold."""
+        self.pictures += 1
+        path = self.folder / f"picture_{self.pictures}.webp"
+        picture.save(path, quality=90)
+        return path
 
     def new_run(self) -> Path:
         """An empty place for the next result; the last one is deleted."""
@@ -81,8 +92,17 @@ class Visitors:
         if visitor.job is not None:
             visitor.job.join(ENDING_SECONDS)
         for upload in visitor.uploads - others:
-            upload.unlink(missing_ok=True)
+            with suppress(OSError):
+                upload.unlink()
+                upload.parent.rmdir()
         shutil.rmtree(visitor.folder, ignore_errors=True)
+
+    def clean(self, visitor: Visitor) -> None:
+        """Delete once more what a job wrote whose visitor has left."""
+        with self._lock:
+            here = any(other is visitor for other in self._here.values())
+        if not here:
+            shutil.rmtree(visitor.folder, ignore_errors=True)
 
     def sweep(self) -> None:
         """Delete what belongs to visitors who have done nothing for long, and stray uploads."""
