@@ -235,7 +235,7 @@ def _connect(
     def left(request: gr.Request) -> None:
         desk.visitors.leave(request.session_hash)
 
-    _only_uploads(photo)
+    only_uploads(photo)
     photo.change(take, [photo], pictures, **private)
     gr.on([draw.click, prompt.submit], drawn, [prompt], pictures, **private)
     elevation.input(moved, [elevation], [camera, estimate], trigger_mode="always_last", **private)
@@ -251,12 +251,12 @@ def _connect_make(
     import gradio as gr
 
     def made(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
-        yield message("Starting …"), "", result(None)
+        mesh: Any = result(None)
         try:
             for news in desk.make(request.session_hash, choices_of(*values)):
                 pictures = gr.skip() if news.previews is None else news.previews
-                mesh = gr.skip() if news.result is None else result(news.result)
-                yield news.stages, pictures, mesh
+                yield news.stages, pictures, mesh if news.result is None else result(news.result)
+                mesh = gr.skip()
         except InputError as error:
             kind = "note" if str(error) == CANCELLED else "error"
             yield message(str(error), kind), "", result(None)
@@ -288,7 +288,7 @@ def _connect_make(
                concurrency_id="generate", **together)  # fmt: skip
 
 
-def _only_uploads(photo: Any) -> None:
+def only_uploads(photo: Any) -> None:
     """Refuse addresses in place of a file, which Gradio would fetch for whoever asks."""
     move = photo.async_move_resource_to_block_cache
 

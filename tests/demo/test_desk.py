@@ -1,5 +1,6 @@
 """What visitors bring is checked, what they choose bounded, and what is theirs stays theirs."""
 
+import asyncio
 import struct
 import threading
 import time
@@ -15,6 +16,7 @@ from hi3d.demo.camera_picture import SIDE, camera_picture, cutout_picture
 from hi3d.demo.desk import Desk
 from hi3d.demo.guard import Guard, fetches
 from hi3d.demo.job import CANCELLED, Cancelled, Job, Turns, one_line
+from hi3d.demo.page import only_uploads
 from hi3d.demo.settings import Choices, DemoConfig, LimitsConfig, choices_of, chosen
 from hi3d.demo.shown import message, stages
 from hi3d.demo.uploads import take_upload
@@ -252,6 +254,22 @@ def test_the_server_fetches_nothing_for_visitors():
     assert fetches("/gradio_api/file=HTTPS://example.org/x")
     assert fetches("/gradio_api/proxy=https://example.org/x")
     assert not fetches("/gradio_api/file=/tmp/a/http.png")
+
+
+def test_an_address_in_place_of_a_file_is_refused(tmp_path):
+    taken = []
+
+    async def take(path):
+        taken.append(path)
+
+    component = SimpleNamespace(async_move_resource_to_block_cache=take)
+    only_uploads(component)
+    (tmp_path / "photo").touch()
+    asyncio.run(component.async_move_resource_to_block_cache(str(tmp_path / "photo")))
+    for address in ("https://example.org/a.png", str(tmp_path / "absent")):
+        with pytest.raises(ValueError, match="only uploaded files"):
+            asyncio.run(component.async_move_resource_to_block_cache(address))
+    assert taken == [str(tmp_path / "photo")]
 
 
 def test_every_answer_has_the_policy():

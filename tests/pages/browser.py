@@ -153,8 +153,8 @@ class Browser:
         addresses = [event["params"]["request"]["url"] for event in sent]
         return [a for a in addresses if not a.startswith(("data:", "blob:", "file:", "about:"))]
 
-    def until(self, condition: str) -> None:
-        end = time.monotonic() + LONGEST
+    def until(self, condition: str, seconds: float = LONGEST) -> None:
+        end = time.monotonic() + seconds
         while not self.value(condition):
             assert time.monotonic() < end, f"never true: {condition}; {self.complaints()}"
             time.sleep(0.1)
