@@ -17,6 +17,7 @@ from hi3d.demo.studio import Studio
 from hi3d.demo.visitors import Visitors
 from hi3d.diffusion.memory.modes import MEMORY_MODES
 from hi3d.errors import InputError
+from hi3d.pipelines.image_to_3d import check_models
 from hi3d.progress import console
 
 SWEEP_SECONDS = 30.0
@@ -37,6 +38,7 @@ def serve(config: DemoConfig, host: str = "127.0.0.1", port: int = 7860) -> None
     Raises:
         InputError: a model folder or the address is wrong, or Gradio is not installed.
     """
+    check_models(config)
     _check_gradio()
     root = Path(tempfile.mkdtemp(prefix="hi3d_demo_"))
     visitors = Visitors(root, 60 * config.limits.kept_minutes)

@@ -8,7 +8,7 @@ from hi3d.demo.job import Turns
 from hi3d.demo.settings import DemoConfig
 from hi3d.errors import InputError
 from hi3d.files import atomic_path
-from hi3d.pipelines.image_to_3d import Photo, Photo3D, check_models, one_result, read_photo
+from hi3d.pipelines.image_to_3d import Photo, Photo3D, one_result, read_photo
 from hi3d.pipelines.loading import StagePipeline, load_pipeline
 from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.refiner import RefinerPipeline
@@ -22,12 +22,11 @@ class Studio:
 
     def __init__(self, config: DemoConfig):
         """Args:
-        config: of the owner; both stages are loaded.
+        config: of the owner, checked; both stages are loaded.
 
         Raises:
             InputError: a model folder is missing, damaged or of the other stage.
         """
-        check_models(config)
         self.config, self.memory = config, config.memory
         self.turns = Turns(config.limits.waiting)
         self.kept: dict[type[StagePipeline], StagePipeline] = {
