@@ -132,8 +132,8 @@ class Desk:
         visitor.photo, reference = photo, photo.reference
         estimate = self.studio.elevation_deg(photo)
         angle = START_ELEVATION_DEG if estimate is None else estimate
-        pictures = cutout_picture(reference), camera_picture(reference, angle)
-        return Taken(*map(visitor.keep_picture, pictures), angle)
+        cutout = visitor.keep_picture(cutout_picture(reference))
+        return Taken(cutout, visitor.keep_picture(camera_picture(reference, angle)), angle)
 
     def _started(self, visitor: Visitor, work: Callable[[], T]) -> Job[T]:
         def cleaned() -> T:

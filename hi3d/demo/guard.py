@@ -1,6 +1,7 @@
 """What the server answers to whom: nothing from elsewhere, in neither direction."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from hi3d.pages.viewer import viewer_script
@@ -72,3 +73,15 @@ def fetches(path: str) -> bool:
     """Whether a request asks the server to fetch an address of its choice."""
     after = path.rpartition("file=")[2] if "file=" in path else ""
     return "/proxy=" in path or after.lower().lstrip().startswith(("http:", "https:"))
+
+
+def only_uploads(photo: Any) -> None:
+    """Refuse addresses in place of a file, which Gradio would fetch for whoever asks."""
+    move = photo.async_move_resource_to_block_cache
+
+    async def moved(path: str | None) -> str | None:
+        if path is not None and not Path(path).is_file():
+            raise ValueError("only uploaded files are taken")
+        return await move(path)
+
+    photo.async_move_resource_to_block_cache = moved

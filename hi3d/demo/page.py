@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hi3d.demo.desk import START_ELEVATION_DEG, Desk, Taken
-from hi3d.demo.guard import VIEWER, Guard
+from hi3d.demo.guard import VIEWER, Guard, only_uploads
 from hi3d.demo.job import CANCELLED
 from hi3d.demo.settings import DemoConfig, choices_of
 from hi3d.demo.shown import message, result, result_files
@@ -288,15 +288,3 @@ def _connect_make(
     cancel.click(stop, api_name="cancel", queue=False)
     call.click(generate, [photo, *choices], [files], api_name="generate",
                concurrency_id="generate", **together)  # fmt: skip
-
-
-def only_uploads(photo: Any) -> None:
-    """Refuse addresses in place of a file, which Gradio would fetch for whoever asks."""
-    move = photo.async_move_resource_to_block_cache
-
-    async def moved(path: str | None) -> str | None:
-        if path is not None and not Path(path).is_file():
-            raise ValueError("only uploaded files are taken")
-        return await move(path)
-
-    photo.async_move_resource_to_block_cache = moved

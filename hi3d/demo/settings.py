@@ -1,6 +1,7 @@
 """What the page's owner decides, and what visitors may."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 from hi3d.config import check_choice, check_elevation, check_number, shortened
 from hi3d.diffusion.memory.modes import MEMORY_MODES
@@ -130,7 +131,7 @@ def chosen(config: DemoConfig, choices: Choices) -> DemoConfig:
         config,
         seed=choices.seed,
         elevation_deg="auto" if choices.elevation_deg is None else str(choices.elevation_deg),
-        memory=choices.memory,
+        memory=cast(Any, choices.memory),
         orbit=replace(orbit, num_inference_steps=choices.steps),
         refiner=refiner,
         mesh=replace(

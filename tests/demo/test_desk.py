@@ -14,9 +14,8 @@ from PIL import Image
 
 from hi3d.demo.camera_picture import SIDE, camera_picture, cutout_picture
 from hi3d.demo.desk import Desk
-from hi3d.demo.guard import Guard, fetches
+from hi3d.demo.guard import Guard, fetches, only_uploads
 from hi3d.demo.job import CANCELLED, Cancelled, Job, Turns, one_line
-from hi3d.demo.page import only_uploads
 from hi3d.demo.settings import Choices, DemoConfig, LimitsConfig, choices_of, chosen
 from hi3d.demo.shown import message, stages
 from hi3d.demo.uploads import take_upload
