@@ -1,7 +1,9 @@
 """Progress bars with the time left, for every long step."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -24,6 +26,31 @@ def set_quiet(quiet: bool) -> None:
     console.quiet = quiet
 
 
+Watcher = Callable[[str, float, float | None], None]
+"""Takes a step's name, how much of it is done, and of how much, where that is known."""
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Call `watcher` at every step of the progress within the block; what it raises ends the work.
+
+    It is this thread's alone: another one at the same time may be watched by another.
+    """
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def tell(name: str, done: float = 0, total: float | None = None) -> None:
+    """Let the watcher, where there is one, know how far a step is."""
+    watcher = _watcher.get()
+    if watcher is not None:
+        watcher(name, done, total)
+
+
 LOG_SECONDS = 30
 """Where the output is no terminal, a bar prints a line this often."""
 
@@ -36,11 +63,16 @@ class LineProgress(Progress):
     def update(self, task_id: TaskID, **changes: Any) -> None:  # type: ignore[override]
         """As `rich.progress.Progress.update`."""
         super().update(task_id, **changes)
-        self._print_line(task_id)
+        self._moved(task_id)
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         """As `rich.progress.Progress.advance`."""
         super().advance(task_id, advance)
+        self._moved(task_id)
+
+    def _moved(self, task_id: TaskID) -> None:
+        task = self._tasks[task_id]
+        tell(task.description, task.completed, task.total)
         self._print_line(task_id)
 
     def _print_line(self, task_id: TaskID) -> None:

@@ -1,7 +1,8 @@
 """Photo or words to textured mesh: scripts/generate.py PHOTO ... --output DIR [key=value ...]."""
 
 from hi3d.command_line import make_parser, parse_arguments, run
-from hi3d.config import load_config
+from hi3d.config import load_config, peek
+from hi3d.errors import InputError
 
 
 def main() -> None:
@@ -22,6 +23,12 @@ def main() -> None:
 
     config_file = arguments.config or DEFAULT_CONFIG
     if arguments.photos:
+        for key in ("text_to_image", "drawing"):
+            if peek(config_file, key, arguments.overrides) is not None:
+                raise InputError(
+                    f"{key} draws words, and photos are given: leave it out, or give --prompt TEXT "
+                    "in place of the photos"
+                )
         from hi3d.pipelines.many.generate import generate
 
         config = load_config(GenerateConfig, config_file, arguments.overrides)

@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipelines": BASE | VALUES | GENERATION | RECONSTRUCTION | ORBITS | {"data", "images", "pages"},
     "training": BASE | VALUES | {"degradation", "diffusion", "orbits", "data", "images"},
     "text_to_image": BASE | VALUES | {"photo", "pipelines"},
+    "demo": BASE | VALUES | {"photo", "diffusion", "pages", "pipelines", "text_to_image"},
     "evaluation": (
         BASE
         | VALUES

@@ -30,3 +30,18 @@ def test_quiet_prints_nothing(log):
     assert list(progress.track(range(3), "rays")) == [0, 1, 2]
     progress.set_quiet(False)
     assert log.getvalue() == ""
+
+
+def test_a_watcher_sees_every_step_and_can_end_the_work(log):
+    seen = []
+
+    def watcher(name: str, done: float, total: float | None) -> None:
+        seen.append((name, done, total))
+        if done == 2:
+            raise KeyError("enough")
+
+    with pytest.raises(KeyError), progress.watched(watcher):
+        list(progress.track(range(5), "rays"))
+    assert seen == [("rays", 1, 5), ("rays", 2, 5)]
+    list(progress.track(range(2), "rays"))
+    assert len(seen) == 2

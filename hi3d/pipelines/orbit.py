@@ -157,7 +157,7 @@ class OrbitPipeline(StagePipeline):
         photos = reference_images(image, self.config.resolution)
         check_choice("elevation_from", elevation_from, ("regressor", "denoising"))
         elevations = [
-            self._elevation(photo, given, elevation_from)
+            self.photo_elevation_deg(photo, given, elevation_from)
             for photo, given in zip(
                 photos, spread("elevation_deg", elevation_deg, len(photos)), strict=True
             )
@@ -314,9 +314,23 @@ class OrbitPipeline(StagePipeline):
         sigma_max = self.scheduler.config.get("sigma_max") or 700.0
         return elevation_losses(self.unet, condition_at, sigma_max)
 
-    def _elevation(
-        self, image: ReferenceImage, elevation_deg: float | None, elevation_from: str
+    @torch.no_grad()
+    def photo_elevation_deg(
+        self,
+        image: ReferenceImage,
+        elevation_deg: float | None = None,
+        elevation_from: str = "regressor",
     ) -> float:
+        """Of the camera that took a photo, as given or else estimated.
+
+        Args:
+            image: the photo, cut out and framed.
+            elevation_deg: above -90 and below 90; None estimates it.
+            elevation_from: how, see `__call__`.
+
+        Raises:
+            InputError: it is out of range, or this model cannot estimate it.
+        """
         if elevation_deg is not None:
             if not -90 < elevation_deg < 90:
                 raise InputError(f"elevation_deg={elevation_deg}: give degrees between -90 and 90")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from hi3d.pipelines.run_folder import RunFolder
+from hi3d.progress import tell
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -74,6 +75,7 @@ def run_steps(
 
 def _made(step: Step[S, T], context: Context[S], run: RunFolder | None) -> T:
     """The value of one step."""
+    tell(step.name)
     if run is None:
         return step.make(context)
     path = run.path / step.result

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoPipelineForText2Image
 from PIL import Image
 
 from hi3d.config import check_number, check_path, check_seed, shortened
@@ -140,6 +139,8 @@ def load_text_to_image(model: str) -> Any:
     path = Path(model)
     if not path.is_dir() and (path.is_absolute() or model.count("/") != 1 or path.parent.is_dir()):
         raise InputError(f"no model folder at {model}: check text_to_image=FOLDER_OR_HUB_ID")
+    from diffusers import AutoPipelineForText2Image  # slow: it imports a hundred pipelines
+
     cuda = torch.cuda.is_available()
     with _one_line(model):
         pipeline = AutoPipelineForText2Image.from_pretrained(

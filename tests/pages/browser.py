@@ -48,19 +48,25 @@ class Seen:
 
 def open_page(path: Path, meshes: int, folder: Path, width: int = 900, dark: bool = False) -> Seen:
     """Opens a page and waits until so many meshes are drawn; skips where there is no browser."""
-    program = next((found for name in NAMES if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("no Chromium is installed")
+    program = installed_browser()
     if meshes and viewer_script() is None:
         pytest.skip("the viewer is neither in the cache nor to be had from registry.npmjs.org")
-    browser = _Browser(program, folder)
+    browser = Browser(program, folder)
     try:
         return browser.look(path, meshes, width, dark)
     finally:
         browser.close()
 
 
-class _Browser:
+def installed_browser() -> str:
+    """The program; skips where there is none."""
+    program = next((found for name in NAMES if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("no Chromium is installed")
+    return program
+
+
+class Browser:
     """The DevTools protocol over a pair of pipes."""
 
     def __init__(self, program: str, folder: Path):
@@ -91,12 +97,23 @@ class _Browser:
         os.close(self.into)
         os.close(self.out)
 
-    def look(self, path: Path, meshes: int, width: int, dark: bool) -> Seen:
+    def open_tab(self) -> None:
+        """A new tab, to which everything that follows is sent."""
+        self.session = ""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
         self.session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
+
+    def picture(self) -> np.ndarray:
+        """[H, W, 3] of the whole page."""
+        shot = self.send("Page.captureScreenshot", captureBeyondViewport=True)["data"]
+        with Image.open(io.BytesIO(base64.b64decode(shot))) as image:
+            return np.array(image.convert("RGB"))
+
+    def look(self, path: Path, meshes: int, width: int, dark: bool) -> Seen:
+        self.open_tab()
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         self.size(width, 1200)
@@ -106,9 +123,7 @@ class _Browser:
         self.size(width, self.value("document.documentElement.scrollHeight"))
         self.until(f"{LOADED} >= {meshes}")
         self.value("new Promise(done => setTimeout(done, 700))")
-        shot = self.send("Page.captureScreenshot", captureBeyondViewport=True)["data"]
-        with Image.open(io.BytesIO(base64.b64decode(shot))) as image:
-            pixels = np.array(image.convert("RGB"))
+        pixels = self.picture()
         boxes = self.value(
             "[...document.querySelectorAll('model-viewer')].map(v => v.getBoundingClientRect())"
             ".map(b => [b.x, b.y, b.width, b.height])"
@@ -138,8 +153,8 @@ class _Browser:
         addresses = [event["params"]["request"]["url"] for event in sent]
         return [a for a in addresses if not a.startswith(("data:", "blob:", "file:", "about:"))]
 
-    def until(self, condition: str) -> None:
-        end = time.monotonic() + LONGEST
+    def until(self, condition: str, seconds: float = LONGEST) -> None:
+        end = time.monotonic() + seconds
         while not self.value(condition):
             assert time.monotonic() < end, f"never true: {condition}; {self.complaints()}"
             time.sleep(0.1)

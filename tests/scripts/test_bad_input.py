@@ -59,6 +59,17 @@ def test_bad_photo(kind, tmp_path, run_script):
     assert not (output / "photo").exists()
 
 
+@pytest.mark.parametrize("words", ["text_to_image=some/model", "drawing.seed=1"])
+def test_what_draws_words_does_not_go_with_a_photo(words, tmp_path, run_script):
+    code, _, line = run_script("generate.py", tmp_path / "cup.png", "--output", tmp_path, words)
+    key = words.partition("=")[0].partition(".")[0]
+    assert (code, line) == (
+        2,
+        f"error: {key} draws words, and photos are given: leave it out, or give --prompt TEXT in "
+        "place of the photos\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("case", "expected"),
     [

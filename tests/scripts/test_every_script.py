@@ -13,6 +13,7 @@ WORDS = {
     "convert_checkpoint.py": [
         *("--source", "svd", "--input", "{tmp}/absent", "--output", "{tmp}/out"),
     ],
+    "demo.py": ["stage1={tmp}/absent"],
     "evaluate.py": ["views", "--pred", "{tmp}/absent", "--gt", "{tmp}/absent"],
     "generate.py": ["{tmp}/absent.png", "--output", "{tmp}/out"],
     "inspect_data.py": ["{tmp}/absent", "--output", "{tmp}/out"],

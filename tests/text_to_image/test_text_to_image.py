@@ -2,6 +2,7 @@
 
 import json
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -130,7 +131,7 @@ def test_what_the_hub_says_is_one_line(monkeypatch, error, line):
     def refuse(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(drawing.AutoPipelineForText2Image, "from_pretrained", refuse)
+    monkeypatch.setattr(diffusers.AutoPipelineForText2Image, "from_pretrained", refuse)
     with pytest.raises(InputError, match=line):
         load_text_to_image("some/model")
 

@@ -59,9 +59,8 @@ def consistency(argv: list[str]) -> None:
     check_path("--pred", arguments.pred)
     from hi3d.evaluation.consistency import ABOUT, ConsistencyConfig, view_consistency
     from hi3d.evaluation.mesh_files import read_mesh
-    from hi3d.evaluation.runs.scoring import lpips_of
     from hi3d.evaluation.tables import markdown_table, write_results
-    from hi3d.images.lpips import LpipsNetwork
+    from hi3d.images.lpips import LpipsNetwork, lpips_of
     from hi3d.pipelines.given_views import load_views
 
     config = load_config(ConsistencyConfig, arguments.config, arguments.overrides)

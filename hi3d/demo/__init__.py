@@ -1,0 +1,1 @@
+"""A page in the browser on which visitors try the method: photo or words to mesh."""
