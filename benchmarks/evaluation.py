@@ -81,7 +81,9 @@ def loop_scores(output: Output, truth: Output, lpips: Lpips) -> dict[str, float]
         psnrs.append(-10 * float(((view - true).double() ** 2).mean().log10()))
         ssims.append(float(structural_similarity_index_measure(view[None], true[None])))
         distances.append(lpips(view[None], true[None]).item())
-    clouds = [loop_points(mesh, rendered) for (_, mesh), rendered in ((output, 0), (truth, 1))]
+    clouds = [
+        loop_points(mesh, rendered) for (_, mesh), rendered in ((output, False), (truth, True))
+    ]
     there = cKDTree(clouds[1]).query(clouds[0])[0].mean()
     back = cKDTree(clouds[0]).query(clouds[1])[0].mean()
     first, second = (loop_inside(mesh) for _, mesh in (output, truth))

@@ -112,7 +112,9 @@ class LpipsOverWhite:
             value if isinstance(value, int) else value[0]
             for value in (layer.kernel_size, layer.stride, layer.padding)
         )
-        wanted, needed, pads = [], [], []
+        wanted: list[int] = []
+        needed: list[int] = []
+        pads: list[tuple[int, int]] = []
         for axis in (0, 1):
             start, end = box[2 * axis : 2 * axis + 2]
             length, whole = after.shape[-2 + axis], white.shape[-2 + axis]
