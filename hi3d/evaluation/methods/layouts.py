@@ -66,8 +66,8 @@ LAYOUTS: dict[str, Layout] = {
     # Asked for each of the 16 azimuths with the photo's elevation.
     "zero123": Layout(views=ANY_VIEWS, meshes=ANY_MESH, scale="unit", certain=False),
     "zero123_xl": Layout(views=ANY_VIEWS, meshes=ANY_MESH, scale="unit", certain=False),
-    # As threestudio exports it: its single-image data module puts the photo's camera of azimuth 0 on
-    # +x, z up (threestudio/data/image.py, default_azimuth_deg).
+    # As threestudio exports it: the photo's camera of azimuth 0 is on +x, z up
+    # (default_azimuth_deg in threestudio/data/image.py).
     "stable_zero123": Layout(
         views=ANY_VIEWS,
         meshes=("{object}/save/it*-export/model.obj", "{object}*/save/it*-export/model.obj"),
@@ -128,7 +128,7 @@ LAYOUTS: dict[str, Layout] = {
         scale="unit",
         certain=False,
     ),
-    # run.py writes vertices as they are, z up (tsr/utils.py); which azimuth the photo has is not said.
+    # run.py writes vertices as they are, z up (tsr/utils.py); the photo's azimuth is not said.
     "triposr": Layout(
         meshes=("{object}/mesh.glb", "{object}/mesh.obj", "{object}/0/mesh.*"),
         scale="unit",
