@@ -9,6 +9,7 @@ by numpy, SciPy's KD-tree, winding numbers at 64^3; nothing is kept between meth
 thread in one process; CPU seconds are printed, and what two processes would take.
 """
 
+from functools import partial
 from pathlib import Path
 
 import igl
@@ -54,10 +55,13 @@ def primitive(number: int) -> SurfaceMesh:
     for maker in draw.permutation(len(makers))[:2]:
         part = makers[maker]()
         parts.append(part.apply_translation(draw.uniform(-0.3, 0.3, 3)))
-    whole = trimesh.util.concatenate(parts)
-    vertices = torch.tensor(whole.vertices, dtype=torch.float32)
+    vertices = torch.cat([torch.tensor(part.vertices, dtype=torch.float32) for part in parts])
+    starts = np.cumsum([0, *(len(part.vertices) for part in parts)])
+    faces = [
+        torch.tensor(part.faces) + int(start) for part, start in zip(parts, starts, strict=False)
+    ]
     rgb = torch.sin(9 * vertices + number).mul(0.4).add(0.5)
-    return normalised(SurfaceMesh(vertices, torch.tensor(whole.faces), rgb))[0]
+    return normalised(SurfaceMesh(vertices, torch.cat(faces), rgb))[0]
 
 
 def truth_of(mesh: SurfaceMesh) -> Output:
@@ -79,7 +83,9 @@ def loop_scores(output: Output, truth: Output, lpips: Lpips) -> dict[str, float]
     psnrs, ssims, distances = [], [], []
     for view, true in zip(*(views for views, _ in (output, truth)), strict=True):
         psnrs.append(-10 * float(((view - true).double() ** 2).mean().log10()))
-        ssims.append(float(structural_similarity_index_measure(view[None], true[None])))
+        similarity = structural_similarity_index_measure(view[None], true[None])
+        assert isinstance(similarity, Tensor)
+        ssims.append(similarity.item())
         distances.append(lpips(view[None], true[None]).item())
     clouds = [
         loop_points(mesh, rendered) for (_, mesh), rendered in ((output, False), (truth, True))
@@ -102,7 +108,7 @@ def loop_points(mesh: SurfaceMesh, rendered: bool) -> np.ndarray:
 
     solid = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
     caster, elevation, points = RayMeshIntersector(solid), np.deg2rad(30), []
-    inverse = np.linalg.inv([[FOCAL, 0, SIZE / 2], [0, FOCAL, SIZE / 2], [0, 0, 1]])
+    inverse = np.linalg.inv(np.array([[FOCAL, 0, SIZE / 2], [0, FOCAL, SIZE / 2], [0, 0, 1]]))
     y, x = np.mgrid[:SIZE, :SIZE].reshape(2, -1)
     for azimuth in np.deg2rad(np.arange(16) * 22.5):
         ca, sa, ce, se = np.cos(azimuth), np.sin(azimuth), np.cos(elevation), np.sin(elevation)
@@ -158,16 +164,13 @@ def main() -> None:
         truth = truth_of(mesh)
         for method in range(arguments.methods):
             output = output_of(truth, method)
-            (scores, _), _, seconds = timed(
-                lambda output=output, truth=truth: score_object(
-                    SYNCDREAMER, output[0], truth[0], output[1], truth[1], lpips
-                )
+            score = partial(
+                score_object, SYNCDREAMER, output[0], truth[0], output[1], truth[1], lpips
             )
+            (scores, _), _, seconds = timed(score)
             ours += seconds
             if number < arguments.compared:
-                expected, _, seconds = timed(
-                    lambda output=output, truth=truth: loop_scores(output, truth, lpips)
-                )
+                expected, _, seconds = timed(partial(loop_scores, output, truth, lpips))
                 loop += seconds
                 for name, value in expected.items():
                     error = abs(value - (scores[name] or 0.0))

@@ -109,8 +109,7 @@ class LpipsOverWhite:
             return F.relu(x), box
         assert isinstance(layer, nn.Conv2d | nn.MaxPool2d)
         size, stride, padding = (
-            value if isinstance(value, int) else value[0]
-            for value in (layer.kernel_size, layer.stride, layer.padding)
+            _number(value) for value in (layer.kernel_size, layer.stride, layer.padding)
         )
         wanted: list[int] = []
         needed: list[int] = []
@@ -136,6 +135,13 @@ class LpipsOverWhite:
             return F.max_pool2d(region, size, stride), box
         region = F.pad(region, (*pads[1], *pads[0]))
         return F.conv2d(region, layer.weight, layer.bias, stride), box
+
+
+def _number(value: object) -> int:
+    """A layer's setting, the same for rows and columns."""
+    first = value[0] if isinstance(value, tuple) else value
+    assert isinstance(first, int)
+    return first
 
 
 def unit(x: Tensor) -> Tensor:
