@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hi3d.evaluation.ablations.ablation import AblationConfig
 
 from hi3d.config import load_config
 from hi3d.degradation.draws import DegradationConfig
+from hi3d.evaluation.runs.ablation import AblationConfig
 from hi3d.evaluation.runs.config import TablesConfig
 from hi3d.nano.tasks import ALL_TASKS
 from hi3d.orbits.config import OrbitRenderConfig

@@ -66,7 +66,8 @@ LAYOUTS: dict[str, Layout] = {
     # Asked for each of the 16 azimuths with the photo's elevation.
     "zero123": Layout(views=ANY_VIEWS, meshes=ANY_MESH, scale="unit", certain=False),
     "zero123_xl": Layout(views=ANY_VIEWS, meshes=ANY_MESH, scale="unit", certain=False),
-    # As threestudio exports it.
+    # As threestudio exports it: the photo's camera of azimuth 0 is on +x, z up
+    # (default_azimuth_deg in threestudio/data/image.py).
     "stable_zero123": Layout(
         views=ANY_VIEWS,
         meshes=("{object}/save/it*-export/model.obj", "{object}*/save/it*-export/model.obj"),
@@ -85,7 +86,8 @@ LAYOUTS: dict[str, Layout] = {
     "one2345": Layout(
         meshes=("{object}/mesh.ply", "exp/{object}/mesh.ply"), scale="unit", certain=False
     ),
-    # Both are built on one radiance field whose camera at azimuth 0 is on +z.
+    # Both are built on one radiance field, y up, whose camera of the photo (azimuth 0) is on +z:
+    # circle_poses in nerf/provider.py and in nerf/provider_image.py.
     "magic123": Layout(
         meshes=("{object}/mesh/mesh.obj", "{object}*/mesh/mesh.obj"),
         up="y",
@@ -126,8 +128,11 @@ LAYOUTS: dict[str, Layout] = {
         scale="unit",
         certain=False,
     ),
+    # run.py writes vertices as they are, z up (tsr/utils.py); the photo's azimuth is not said.
     "triposr": Layout(
-        meshes=("{object}/mesh.glb", "{object}/mesh.obj", "{object}/0/mesh.*"), scale="unit"
+        meshes=("{object}/mesh.glb", "{object}/mesh.obj", "{object}/0/mesh.*"),
+        scale="unit",
+        certain=False,
     ),
 }
 """By the name that `reader` takes."""

@@ -88,7 +88,8 @@ def one_per_voxel(points: Tensor, voxel: float = VOXEL) -> Tensor:
     """
     array = points.double().numpy()
     index = np.floor((array - (array.min(0) - voxel / 2)) / voxel).astype(np.int64)
-    _, cell, counts = np.unique(index, axis=0, return_inverse=True, return_counts=True)
+    number = np.ravel_multi_index(tuple(index.T), tuple(index.max(0) + 1))
+    _, cell, counts = np.unique(number, return_inverse=True, return_counts=True)
     sums = np.stack([np.bincount(cell.ravel(), array[:, axis]) for axis in range(3)], axis=1)
     return torch.from_numpy(sums / counts[:, None]).float()
 

@@ -16,6 +16,7 @@ from hi3d.evaluation.protocols.depth_points import (
     syncdreamer_cameras,
 )
 from hi3d.evaluation.protocols.protocol import Protocol
+from hi3d.evaluation.protocols.recent import Recent
 from hi3d.evaluation.protocols.view_scores import Scores
 from hi3d.mesh import SurfaceMesh
 from hi3d.surface.topology import merged, topology
@@ -23,6 +24,8 @@ from hi3d.surface.topology import merged, topology
 NUM_SAMPLES = 100_000
 THRESHOLDS = (0.01, 0.02, 0.05)
 """Of the F-scores, world units: the object's longest side is 1."""
+SEEN_TRUTHS: Recent[tuple[Tensor, np.ndarray]] = Recent(1)
+"""What `seen_side` gives of the last truth."""
 
 
 def mesh_names(protocol: Protocol) -> list[str]:
@@ -54,18 +57,22 @@ def score_mesh(
     for name, each in (("predicted", mesh), ("true", truth)):
         say_unusual(each, name, notes)
     if protocol.mesh_points == "seen":
-        cameras = syncdreamer_cameras()
-        points = [
-            one_per_voxel(depth_points(each, cameras, rendered))
-            for each, rendered in ((mesh, False), (truth, True))
-        ]
-        first, second = (inside_at_corners(each) for each in (mesh, truth))
-        union = int((first | second).sum())
+        points, inside = seen_side(mesh, rendered=False)
+        true_points, true_inside = SEEN_TRUTHS.get(
+            [truth.vertices, truth.faces], lambda: seen_side(truth, rendered=True)
+        )
+        union = int((inside | true_inside).sum())
         if not union:
             notes.append("neither mesh encloses a volume: no IoU")
-        iou = int((first & second).sum()) / union if union else None
-        return {"chamfer": depth_chamfer(*points), "iou64": iou}
+        iou = int((inside & true_inside).sum()) / union if union else None
+        return {"chamfer": depth_chamfer(points, true_points), "iou64": iou}
     return surface_scores(mesh, truth, notes)
+
+
+def seen_side(mesh: SurfaceMesh, rendered: bool) -> tuple[Tensor, np.ndarray]:
+    """Points that the protocol's cameras see, one a voxel [N, 3], and what is inside [R, R, R]."""
+    points = depth_points(mesh, syncdreamer_cameras(), rendered)
+    return one_per_voxel(points), inside_at_corners(mesh)
 
 
 def surface_scores(mesh: SurfaceMesh, truth: SurfaceMesh, notes: list[str]) -> Scores:

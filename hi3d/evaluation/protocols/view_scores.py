@@ -1,10 +1,13 @@
 """Scores of one object's views under a protocol."""
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from hi3d.errors import InputError
+from hi3d.evaluation.protocols.lpips_over_white import LpipsOverWhite
 from hi3d.evaluation.protocols.protocol import Protocol
 from hi3d.evaluation.view_metrics import MAX_PSNR, psnr, ssim
 from hi3d.images.lpips import Lpips
@@ -57,9 +60,14 @@ def score_views(
         similarity = ssim(views, truth).double().mean().item()
     scores: Scores = {"psnr": min(float(measured), MAX_PSNR), "ssim": similarity}
     if lpips is not None:
-        pairs = zip(views.split(1), truth.split(1), strict=True)
-        scores["lpips"] = float(np.mean([lpips(a, b).item() for a, b in pairs]))
+        scores["lpips"] = over_white(lpips, *views.shape[-2:])(views, truth).mean().item()
     return scores
+
+
+@functools.lru_cache(maxsize=1)
+def over_white(lpips: Lpips, height: int, width: int) -> LpipsOverWhite:
+    """The network for images of one size, with what it keeps of the last truth."""
+    return LpipsOverWhite(lpips, height, width)
 
 
 def _pooled_ssim(views: Tensor, truth: Tensor) -> float:

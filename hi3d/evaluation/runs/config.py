@@ -212,7 +212,8 @@ class TablesConfig(RunConfig):
 
     def content(self, name: str) -> dict[str, Any]:
         """What a row of this method depends on beside the object and the seed."""
-        method, chain = self.methods[name], {}
+        method = self.methods[name]
+        chain: dict[str, Any] = {}
         if method.kind in ("generate", "oracle"):
             config = method.generate_config(self.seeds[0], self.truth.elevation_deg)
             chain = {"chain": config_to_dict(config), "models": method.models_key(config)}

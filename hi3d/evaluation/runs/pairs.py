@@ -92,10 +92,11 @@ def score_pair_by(
         InputError: a file is wrong, or a setting is the protocol's own.
     """
     found = find_protocol(protocol)
+    settings: dict[str, Any] = {}
     if what == "views":
         if config is not None or overrides:
             raise InputError(f"protocol {protocol} has its own settings of views: give no others")
-        lpips, settings = lpips_of(found.lpips_network), {}
+        lpips = lpips_of(found.lpips_network)
         views, truth = numbered_views(pred), numbered_views(gt)
         scores, notes = score_object(found, views, truth, None, None, lpips)
         how = "views by number, over white"

@@ -158,3 +158,32 @@ def test_views_of_another_size_are_scored_at_the_truths(config):
     rgb = torch.rand(2, 3, 64, 64)
     assert resized(rgb, 32).shape == (2, 3, 32, 32)
     assert resized(rgb, 128).shape[-1] == 128
+
+
+def test_meshes_of_uncertain_axes_are_refused_unless_told_or_aligned(config, tmp_path):
+    method = MethodConfig(kind="files", reader="triposr", folder=str(tmp_path))
+    given = replace(config, methods={"theirs": method}, meshes=True)
+    with pytest.raises(InputError, match=r"meshes of theirs.*whole-surface-best-yaw"):
+        given.check_methods()
+    told = replace(given, accept_uncertain=True)
+    told.check_methods()
+    assert "theirs" in told.uncertain()["uncertain"]
+    aligned = replace(given, protocol="whole-surface-best-yaw", truth=TruthConfig())
+    for certain in (replace(given, meshes=False), aligned):
+        certain.check_methods()
+        assert certain.uncertain() == {}
+
+
+def test_consistency_fills_columns_of_methods_with_views(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        scoring.consistency, "view_consistency", lambda views, lpips: {"c_psnr": 30.0}
+    )
+    truth = load_truth(all_jobs(config, tmp_path)[1].entry, SMALL)
+    truth.views.save(tmp_path / "theirs" / "mailbox")
+    theirs = MethodConfig(kind="files", reader="plain", folder=str(tmp_path / "theirs"))
+    methods = {"theirs": theirs, **config.methods}
+    table = run_tables(replace(config, methods=methods, consistency=True), tmp_path / "out")
+    assert "c_psnr" in table.columns
+    found = {row.method: row.value("c_psnr") for row in table.rows if row.object == "mailbox"}
+    assert found == {"theirs": 30.0, "repeat": None}
+    assert "MVGBench" in table.about["consistency"]
