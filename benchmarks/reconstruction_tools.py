@@ -46,8 +46,8 @@ from hi3d.surface.neus.fit import fit_neus
 from hi3d.surface.visual_hull import FOREGROUND_ALPHA, HALF_EXTENT, hull_sdf
 from hi3d.views import Views, concatenate_views
 
-OPEN3D_SCRIPT = Path(__file__).with_name("reconstruction_with_open3d.py")
-NEUS_SCRIPT = Path(__file__).with_name("reconstruction_with_neus.py")
+OPEN3D_SCRIPT = Path(__file__).parent / "other_tools/reconstruction_with_open3d.py"
+NEUS_SCRIPT = Path(__file__).parent / "other_tools/reconstruction_with_neus.py"
 OPEN3D_NAMES = {"tsdf": "Open3D TSDF", "poisson": "Open3D Poisson"}
 COLUMNS = {
     "CPU s": ".0f",

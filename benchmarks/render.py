@@ -170,7 +170,7 @@ def time_pyrender(python: str, shares: list[list[Path]], cameras: Cameras) -> tu
             folders = [Path(temporary) / f"{number}-{i}" for i in range(len(share))]
             for folder, path in zip(folders, share, strict=True):
                 write_job(folder, load_object(path), cameras)
-            command = [python, str(root / "benchmarks" / "render_with_pyrender.py")]
+            command = [python, str(root / "benchmarks/other_tools/render_with_pyrender.py")]
             command += map(str, folders)
             processes.append(
                 subprocess.Popen(

@@ -10,9 +10,7 @@ import pytest
 from hi3d.config import load_config
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-OTHERS = ["render_with_pyrender", "reconstruction_with_open3d", "reconstruction_with_neus"]
-"""Run by the Python of another tool."""
-PROGRAMS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in {"common", *OTHERS})
+PROGRAMS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "common")
 VARIANTS = sorted((FOLDER / "variants").glob("*.yaml"))
 
 

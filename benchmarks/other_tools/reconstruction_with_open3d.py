@@ -1,6 +1,6 @@
 """The Open3D side of `benchmarks/reconstruction_tools.py`; runs in an environment with Open3D.
 
-    python benchmarks/reconstruction_with_open3d.py FOLDER...
+    python benchmarks/other_tools/reconstruction_with_open3d.py FOLDER...
 
 Each folder holds `views.npz`: rgb [V, H, W, 3] uint8, depth [V, H, W] in world units, 0 where there
 is none, viewmats [V, 4, 4] and Ks [V, 3, 3]. Writes `tsdf.npz` and `poisson.npz`, each with
