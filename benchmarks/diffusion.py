@@ -129,7 +129,7 @@ def training_step(ours: bool) -> Callable[[], None]:
     latents = torch.randn(1, NUM_FRAMES, unet.config.out_channels, SIDE, SIDE)
     noise, sigma = torch.randn_like(latents), torch.tensor([TRAINED_SIGMA])
     parameters = list(unet.parameters())
-    settings = {"lr": LEARNING_RATE, "weight_decay": 0.01}
+    settings: dict[str, Any] = {"lr": LEARNING_RATE, "weight_decay": 0.01}
     optimizer = (
         build_optimizer(parameters, "adamw", **settings)
         if ours

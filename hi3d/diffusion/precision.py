@@ -1,6 +1,7 @@
 """Sixteen bits on CPUs: which have units for them."""
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ UNITS = ("amx_bf16", "avx512_bf16")
 
 def has_bfloat16_units() -> bool:
     """Whether this machine's CPU has one of `UNITS`; False where torch cannot say."""
-    found = getattr(torch.cpu, "get_capabilities", dict)()
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(found.get(name, False) for name in UNITS)
 
 
