@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hi3d.diffusion.model_card import converted_card, write_model_card
 from hi3d.diffusion.official.checkpoint import (
     CONDITION_VAE,
     VAE,
@@ -68,6 +69,7 @@ def convert_checkpoint(
             networks = {part.name: part.network for part in parts} | {"scheduler": scheduler}
             pipeline, settings = PIPELINES[source]
             write_model_index(partial, networks, pipeline, **settings)
+            write_model_card(partial, converted_card(source, Path(path).name))
             os.replace(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
