@@ -1,4 +1,4 @@
-"""The README.md of a model folder: what it is, what it was made from, licence and limits."""
+"""The README.md of a model folder: what it is, what it was made from, license and limits."""
 
 import json
 from dataclasses import dataclass, field
@@ -33,9 +33,9 @@ class ModelCard:
     training_data: str
     facts: dict[str, str] = field(default_factory=dict)
     """Steps, resolution and the like, by name."""
-    licence: str = ""
+    license: str = ""
     """Of the weights, one paragraph."""
-    licence_id: str = "other"
+    license_id: str = "other"
     """As the hub knows it."""
     limits: tuple[str, ...] = ()
 
@@ -49,14 +49,14 @@ def card_text(card: ModelCard, index: dict[str, object]) -> str:
     """
     parts = [name for name, value in index.items() if isinstance(value, list) and value[0]]
     library = "diffusers" if card.kind == "svd" else "hi3d"
-    header = [f"license: {card.licence_id}", f"library_name: {library}"]
+    header = [f"license: {card.license_id}", f"library_name: {library}"]
     header += ["pipeline_tag: image-to-3d"] if card.kind.startswith("stage") else []
     loading = LOADING[card.kind].format(path="FOLDER", part=parts[0] if parts else "NAME")
     facts = {**card.facts, "Networks": ", ".join(f"`{name}`" for name in parts)}
     sections = {
         "Training data": card.training_data,
         "Training": "\n".join(f"- {name}: {value}" for name, value in facts.items()),
-        "Licence": card.licence,
+        "License": card.license,
         "Limits": "\n".join(f"- {line}" for line in card.limits),
         "How to load": f"```python\n{loading}\n```",
     }
@@ -82,8 +82,8 @@ STAGE2 = (
     "16 views of an orbit around an object go in with the photo, the same views come out at twice "
     "the resolution."
 )
-SVD_LICENCE = (
-    "The weights began as Stable Video Diffusion's, and Stability AI's licence goes with them: "
+SVD_LICENSE = (
+    "The weights began as Stable Video Diffusion's, and Stability AI's license goes with them: "
     "read it before any use, first of all a commercial one. What the authors of the checkpoint "
     "ask for comes on top."
 )
@@ -107,7 +107,7 @@ def converted_card(source: str, name: str) -> ModelCard:
             "svd",
             "Stability AI's video collection, as its model card describes it.",
             facts,
-            SVD_LICENCE,
+            SVD_LICENSE,
             limits=("As Stability AI's model card says; it knows no orbits.",),
         )
     stage = source.removeprefix("official-")
@@ -116,9 +116,9 @@ def converted_card(source: str, name: str) -> ModelCard:
         STAGE1 if stage == "stage1" else STAGE2,
         stage,
         "Renders of Objaverse objects, by the authors of Hi3D (ACM MM 2024, "
-        "https://doi.org/10.1145/3664647.3681634); the objects have licences of their own.",
+        "https://doi.org/10.1145/3664647.3681634); the objects have licenses of their own.",
         facts,
-        SVD_LICENCE,
+        SVD_LICENSE,
         limits=(
             ONE_OBJECT,
             UNSEEN,

@@ -1,4 +1,4 @@
-"""Every model folder tells what it is, what it was made from, its licence and its limits."""
+"""Every model folder tells what it is, what it was made from, its license and its limits."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from hi3d.diffusion.model_card import LOADING, ModelCard, converted_card, write_model_card
 
-SECTIONS = ["Training data", "Training", "Licence", "Limits", "How to load"]
+SECTIONS = ["Training data", "Training", "License", "Limits", "How to load"]
 SHIPPED = sorted((Path(__file__).parents[2] / "data/models").glob("*/*/model_index.json"))
 
 
@@ -25,7 +25,7 @@ def write(folder: Path, card: ModelCard, **networks: list) -> str:
 
 
 @pytest.mark.parametrize("source", ["official-stage1", "official-stage2", "svd"])
-def test_converted_folders_name_their_origin_and_its_licence(tmp_path, source):
+def test_converted_folders_name_their_origin_and_its_license(tmp_path, source):
     text = write(
         tmp_path, converted_card(source, "first_stage.pt"), unet=["a", "B"], vae=["a", "C"]
     )
@@ -34,7 +34,7 @@ def test_converted_folders_name_their_origin_and_its_licence(tmp_path, source):
     assert all(found.values())
     assert "`first_stage.pt`" in found["Training"]
     assert "`unet`, `vae`" in found["Training"]
-    assert "Stability AI" in found["Licence"]
+    assert "Stability AI" in found["License"]
     assert text.startswith("---\nlicense: other\n")
 
 

@@ -32,7 +32,7 @@ def training_card(experiment: Experiment, steps: int, world_size: int = 1) -> Mo
         _data(experiment),
         _facts(experiment, steps, world_size)
         | {f"`{name}`": f"`{folder}`" for name, folder in starts.items()},
-        _licence(starts),
+        _license(starts),
         limits=(ONE_OBJECT, UNSEEN, "No score was measured by the export: evaluate before use."),
     )
 
@@ -47,7 +47,7 @@ def _data(experiment: Experiment) -> str:
     checked = f"validated on `{last_name(data.val)}`" if data.val else "without validation"
     return (
         f"Orbits `{last_name(data.train)}`, {checked}, at {data.resolution} pixels. Where the "
-        "objects come from, and their licences, is known to whoever rendered them: write it here."
+        "objects come from, and their licenses, is known to whoever rendered them: write it here."
     )
 
 
@@ -64,8 +64,8 @@ def _facts(experiment: Experiment, steps: int, world_size: int) -> dict[str, str
     }
 
 
-def _licence(starts: dict[str, str]) -> str:
-    own = "Whoever trained the weights chooses their licence: write it here."
+def _license(starts: dict[str, str]) -> str:
+    own = "Whoever trained the weights chooses their license: write it here."
     if not starts:
         return f"{own} No weights of others went in."
     return f"{own} Those of {', '.join(f'`{name}`' for name in starts.values())} bind it too."

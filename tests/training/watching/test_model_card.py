@@ -29,12 +29,12 @@ def test_stage1_from_svd():
     assert card.facts["Steps"] == f"12 of {experiment.trainer.max_steps}, {batch} orbits each"
     assert "Orbits `orbits`, without validation" in card.training_data
     assert "/home" not in str(card)
-    assert last_name(experiment.init_from) in card.licence
+    assert last_name(experiment.init_from) in card.license
 
 
 def test_a_part_of_the_small_model():
     words = ["data.train=a/train", "data.val=a/val", "trainer.output=/tmp/x"]
     card = training_card(load_experiment(CONFIGS / "nano/vae.yaml", words, ALL_TASKS), 3)
     assert (card.kind, card.title) == ("part", "hi3d vae")
-    assert "No weights of others" in card.licence
+    assert "No weights of others" in card.license
     assert "validated on `val`" in card.training_data
