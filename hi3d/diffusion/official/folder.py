@@ -76,7 +76,7 @@ def convert_checkpoint(
 
 
 def with_condition_encoder(checkpoint: dict[str, Tensor]) -> dict[str, Tensor]:
-    """SVD's file: the encoder that was kept with its quantisation layer is the autoencoder's.
+    """SVD's file: the encoder that was kept with its quantization layer is the autoencoder's.
 
     SVD's first stage has no such layer, and diffusers' class has one; the encoder of the
     condition has both.

@@ -18,7 +18,7 @@ def training_card(experiment: Experiment, steps: int, world_size: int = 1) -> Mo
 
     Args:
         experiment: settings of the training.
-        steps: optimiser steps that the weights have taken.
+        steps: optimizer steps that the weights have taken.
         world_size: processes that trained.
     """
     task = experiment.task
