@@ -6,8 +6,8 @@ from torch import Tensor
 
 from hi3d.cameras import Cameras
 
-MAX_RESOLUTION, OVERSAMPLING = 64, 2
-"""Of grid and silhouettes: so many times the views' up to a side that shows what a hull can."""
+MAX_RESOLUTION = 64
+"""Of grid and silhouettes, which have the views' up to a side that shows what a hull can."""
 HALF_EXTENT = 0.55
 """The grid spans it to both sides of the origin; the object's longest side is 1."""
 MIN_SHARE = 0.5
@@ -31,7 +31,7 @@ def hull_silhouettes(alpha: Tensor, cameras: Cameras, wanted: list[int]) -> dict
     shown = (alpha > 0.5).flatten(1).any(1)
     if not wanted or shown.float().mean() < MIN_SHARE:
         return {}
-    side = min(MAX_RESOLUTION, OVERSAMPLING * max(alpha.shape[-2:]))
+    side = min(MAX_RESOLUTION, max(alpha.shape[-2:]))
     small = cameras.resized(side, side)
     masks = F.interpolate(alpha, (side, side), mode="area") > 0.5
     axis = torch.linspace(-HALF_EXTENT, HALF_EXTENT, side)
