@@ -54,7 +54,7 @@ def load_config(
     Raises:
         InputError: missing or malformed file, unknown key, wrong type, or no required value.
     """
-    config = _defaults(schema)
+    config: Any = _defaults(typing.cast(Any, schema))
     layers = [] if path is None else _yaml_layers(Path(path))
     for item in overrides:
         layers.append(("command line", _parse_override(item)))

@@ -8,14 +8,18 @@ from hi3d.files import atomic_path
 
 LOADING = {
     "stage1": """import hi3d
+
 config = hi3d.load_config(hi3d.GenerateConfig, "configs/generate.yaml", ["stage1={path}"])
 result = hi3d.image_to_3d("PHOTO", config)""",
     "stage2": """import hi3d
+
 config = hi3d.load_config(hi3d.GenerateConfig, "configs/generate.yaml", ["stage2={path}"])
 result = hi3d.image_to_3d("PHOTO", config)""",
     "svd": """from diffusers import StableVideoDiffusionPipeline
+
 pipeline = StableVideoDiffusionPipeline.from_pretrained("{path}")""",
     "part": """from hi3d.diffusion.weights import load_network
+
 network = load_network("{path}", "{part}")""",
 }
 """How a folder of each kind is loaded."""
