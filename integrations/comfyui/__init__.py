@@ -88,5 +88,8 @@ class OrbitToMesh:
         return {"ui": {"text": [shown]}, "result": (shown,)}
 
 
-NODE_CLASS_MAPPINGS = {"Hi3DPhotoToOrbit": PhotoToOrbit, "Hi3DOrbitToMesh": OrbitToMesh}
+NODE_CLASS_MAPPINGS: dict[str, Any] = {
+    "Hi3DPhotoToOrbit": PhotoToOrbit,
+    "Hi3DOrbitToMesh": OrbitToMesh,
+}
 NODE_DISPLAY_NAME_MAPPINGS = {name: node.TITLE for name, node in NODE_CLASS_MAPPINGS.items()}
