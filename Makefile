@@ -7,8 +7,9 @@ PIP_FLAGS ?=
 PHOTO ?= data/examples/mailbox_photo.jpg
 OUTPUT ?= outputs/demo
 BIN := $(VENV)/bin
-# A process per core with a thread each: a whole run takes half the time of one process.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+# A process per core with a thread each: a whole run takes half the time of one process. Files go to them
+# as tests/conftest.py orders them, the long ones first, so that none is left to the end.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check gpu-check env format
 

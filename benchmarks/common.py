@@ -47,14 +47,14 @@ class Truth:
 
 
 def truth_of(path: Path, grids: tuple[str, ...] = ("IoU128",)) -> Truth:
-    """The normalised object of a file, to score meshes against."""
+    """The normalized object of a file, to score meshes against."""
     mesh = ground_truth(path)
     inside = {name: inside_grid(mesh, *GRIDS[name]) for name in grids}
     return Truth(mesh, inside, orbit_cameras(ELEVATION_DEG, SEEN_RESOLUTION))
 
 
 def ground_truth(path: Path) -> SurfaceMesh:
-    """The normalised object as one mesh, without colors."""
+    """The normalized object as one mesh, without colors."""
     vertices, faces, count = [], [], 0
     for part in load_object(path).parts:
         vertices.append(torch.as_tensor(part.vertices, dtype=torch.float32))

@@ -127,7 +127,7 @@ def compress(image: Tensor, quality: float) -> Tensor:
 
 
 def load_video(arguments: argparse.Namespace) -> tuple[Tensor, Tensor]:
-    """Sixteen frames at the resolution: of an orbit folder, or discs of smooth random colours."""
+    """Sixteen frames at the resolution: of an orbit folder, or discs of smooth random colors."""
     side = arguments.resolution
     if arguments.orbit:
         views = Views.load(arguments.orbit)

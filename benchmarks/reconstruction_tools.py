@@ -179,7 +179,7 @@ def write_neus_views(folder: Path, views: Views) -> None:
     pixels = (views.rgb * 255).round().byte().permute(0, 2, 3, 1).numpy()
     masks = (views.alpha[:, 0] >= FOREGROUND_ALPHA).byte().numpy() * 255
     arrays = {}
-    # Its pixel centres are whole numbers, ours half ones.
+    # Its pixel centers are whole numbers, ours half ones.
     to_centres = np.eye(4)
     to_centres[:2, 2] = -0.5
     for part in ("image", "mask"):
@@ -210,7 +210,7 @@ def output_of(command: list[str], environment: dict[str, str] | None = None) -> 
 
 
 def read_mesh(path: Path) -> SurfaceMesh:
-    """A mesh of another program, grey."""
+    """A mesh of another program, gray."""
     with np.load(path) as file:
         vertices, faces = torch.from_numpy(file["vertices"]), torch.from_numpy(file["faces"])
     return SurfaceMesh(vertices, faces, torch.full_like(vertices, 0.5))

@@ -10,8 +10,8 @@ machine the rate is workers / CPU. Best of `--repeats`.
 
 Agreement, at 512 x 512: silhouettes (alpha > 0.5) by intersection over union; depth by the 99th
 percentile of the difference where both have a surface, and by the largest difference over settled
-pixels: those at which rays through the centre and 1/128 pixel beside it, diagonally, hit surfaces
-within 5e-4 in depth. At the others the centre lies on an edge of a nearer surface, or the surface
+pixels: those at which rays through the center and 1/128 pixel beside it, diagonally, hit surfaces
+within 5e-4 in depth. At the others the center lies on an edge of a nearer surface, or the surface
 is seen edge-on: rounded coordinates decide (OpenGL rounds vertices to 1/256 pixel) what is seen. A
 settled pixel without a surface counts with its whole depth.
 
@@ -43,7 +43,7 @@ from hi3d.rendering.rasterizer import RenderedViews, available_backend, render_v
 
 AGREEMENT_RESOLUTION = 512
 SHIFT = 1 / 128  # pixels; OpenGL rounds vertices to 1/256
-SETTLED = 5e-4  # how much depth may change within SHIFT of a pixel's centre
+SETTLED = 5e-4  # how much depth may change within SHIFT of a pixel's center
 
 
 def main() -> None:

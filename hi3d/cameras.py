@@ -1,7 +1,7 @@
 """Cameras of the orbit (paper, Section 4.2) and of the interpolated views (Section 4.4).
 
-OpenCV cameras (x right, y down, z forward), world z up, right-handed; pixel centres lie at +0.5.
-The object is centred at the origin and its longest bounding-box side is 1.
+OpenCV cameras (x right, y down, z forward), world z up, right-handed; pixel centers lie at +0.5.
+The object is centered at the origin and its longest bounding-box side is 1.
 """
 
 import math
@@ -62,18 +62,18 @@ class Cameras:
 
     @property
     def positions(self) -> Tensor:
-        """Camera centres in the world. [V, 3]"""
+        """Camera centers in the world. [V, 3]"""
         return self.camtoworlds[:, :3, 3]
 
     @property
     def azimuth_deg(self) -> Tensor:
-        """Azimuth of each camera centre in [0, 360) degrees. [V]"""
+        """Azimuth of each camera center in [0, 360) degrees. [V]"""
         x, y, _ = self.positions.unbind(-1)
         return torch.rad2deg(torch.atan2(y, x)) % 360
 
     @property
     def elevation_deg(self) -> Tensor:
-        """Elevation of each camera centre above the horizon in degrees. [V]"""
+        """Elevation of each camera center above the horizon in degrees. [V]"""
         position = self.positions
         return torch.rad2deg(torch.asin(position[:, 2] / position.norm(dim=-1)))
 
@@ -87,7 +87,7 @@ class Cameras:
         return replace(self, Ks=self.Ks * scale[:, None], width=width, height=height)
 
     def rays(self, view: int) -> tuple[Tensor, Tensor]:
-        """Rays through the pixel centres of one view.
+        """Rays through the pixel centers of one view.
 
         Returns:
             origins: [H, W, 3]
@@ -112,7 +112,7 @@ class Cameras:
             view: number of the view.
 
         Returns:
-            pixels: [N, 2] x and y in the image; pixel centres lie at +0.5
+            pixels: [N, 2] x and y in the image; pixel centers lie at +0.5
             depths: [N] along the camera's z axis
             framed: [N] bool, whether the point lies before the camera and within the image
         """
@@ -139,7 +139,7 @@ def look_at_origin(positions: Tensor) -> Tensor:
     """World-to-camera matrices of cameras that look at the origin with world z up.
 
     Args:
-        positions: [V, 3] camera centres, not on the z axis.
+        positions: [V, 3] camera centers, not on the z axis.
 
     Returns:
         viewmats [V, 4, 4], OpenCV axes.
@@ -180,7 +180,7 @@ def cameras_at(
 ) -> Cameras:
     """Square cameras on a sphere around the origin, looking at it.
 
-    The centre is at `distance * (cos a cos e, sin a cos e, sin e)`.
+    The center is at `distance * (cos a cos e, sin a cos e, sin e)`.
 
     Args:
         azimuth_deg: [V] azimuths in degrees.
@@ -218,7 +218,7 @@ def orbit_cameras(
 
 
 def between_views(cameras: Cameras, num_views: int) -> Cameras:
-    """The M interpolated views (Section 4.4): between neighbouring views of a closed orbit.
+    """The M interpolated views (Section 4.4): between neighboring views of a closed orbit.
 
     The views' azimuths are taken in increasing order; `num_views` new ones are spread evenly over
     the gaps (M = 16: one in the middle of each of 16 gaps, M = 32: two at the thirds, ...).

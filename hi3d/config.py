@@ -7,6 +7,7 @@ names the nearest valid key.
 
 import dataclasses
 import difflib
+import functools
 import math
 import re
 import typing
@@ -14,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import AliasEvent, SafeLoader, YAMLError, parse
+from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, YAMLError
 
 from hi3d.errors import InputError
 from hi3d.files import regular_file, shipped
@@ -25,7 +27,8 @@ T = TypeVar("T")
 MAX_SEED = 2**63 - 1
 MAX_PATH, MAX_NAME = 4095, 255
 """Longest path and longest name in it, in bytes, that Linux takes."""
-MAX_CONFIG_BYTES, MAX_ALIASES = 1_000_000, 20
+MAX_CONFIG_BYTES, MAX_ALIASES, MAX_DEPTH = 1_000_000, 20, 50
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SHOWN = 80
 """Characters of a wrong value that a message shows."""
 UNREADABLE = (
@@ -51,7 +54,7 @@ def load_config(
     Raises:
         InputError: missing or malformed file, unknown key, wrong type, or no required value.
     """
-    config = OmegaConf.structured(schema)
+    config: Any = _defaults(typing.cast(Any, schema))
     layers = [] if path is None else _yaml_layers(Path(path))
     for item in overrides:
         layers.append(("command line", _parse_override(item)))
@@ -159,6 +162,12 @@ def shortened(value: Any, longest: int = SHOWN) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
+@functools.cache
+def _defaults(schema: Any) -> DictConfig:
+    """The schema with its defaults, which merging copies: making it takes most of a load's time."""
+    return OmegaConf.structured(schema)
+
+
 def _yaml_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, DictConfig]]:
     """The file's layers, the base's first."""
     check_path("the config", path)
@@ -169,6 +178,7 @@ def _yaml_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, Dic
         raise InputError(f"no config file at {path}: check the path given to --config or base:")
     try:
         _check_size(path)
+        _check_nesting(path.read_bytes())
         layer = OmegaConf.load(path)
     except UNREADABLE as error:
         raise InputError(f"{path} is not a readable YAML file: {_first_line(error)}") from error
@@ -188,12 +198,21 @@ def _yaml_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, Dic
 
 
 def _check_size(path: Path) -> None:
-    """Raise for a file of settings that would fill the memory: large, or by aliases of aliases."""
+    """Raise for a file of settings that is larger than any."""
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise ValueError(f"it has over {MAX_CONFIG_BYTES} bytes")
-    events = parse(path.read_bytes(), SafeLoader)
-    if sum(isinstance(event, AliasEvent) for event in events) > MAX_ALIASES:
-        raise ValueError(f"it has over {MAX_ALIASES} aliases: write the values out")
+
+
+def _check_nesting(text: str | bytes) -> None:
+    """Raise for YAML that would fill memory or time: aliases of aliases, brackets in brackets."""
+    aliases = depth = 0
+    for event in yaml.parse(text, YAML_LOADER):
+        aliases += isinstance(event, AliasEvent)
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if aliases > MAX_ALIASES:
+            raise ValueError(f"it has over {MAX_ALIASES} aliases: write the values out")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested over {MAX_DEPTH} deep")
 
 
 def _taken_base(layer: DictConfig, path: Path) -> Path | None:
@@ -215,10 +234,11 @@ def _has_no_value(layer: DictConfig, key: Any) -> bool:
 
 
 def _parse_override(item: str) -> DictConfig:
-    key, equals, _ = item.partition("=")
+    key, equals, value = item.partition("=")
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
         raise InputError(f"'{shortened(item)}' is not an option: write key=value")
     try:
+        _check_nesting(value)
         return OmegaConf.from_dotlist([item])
     except UNREADABLE as error:
         raise InputError(f"option '{shortened(item)}': {_first_line(error)}") from error

@@ -43,11 +43,11 @@ class SurfaceMesh:
     faces: Tensor  # [F, 3] int64
     """Vertex indices, counter-clockwise seen from outside."""
     vertex_rgb: Tensor  # [V, 3]
-    """Unlit colour in [0, 1], sRGB."""
+    """Unlit color in [0, 1], sRGB."""
     uvs: Tensor | None = None  # [V, 2]
     """Texture coordinates in [0, 1], origin at the bottom left (v up)."""
     texture: Tensor | None = None  # [3, H, W]
-    """Unlit base colour in [0, 1], sRGB, row 0 at the top (v = 1)."""
+    """Unlit base color in [0, 1], sRGB, row 0 at the top (v = 1)."""
 
     def __post_init__(self) -> None:
         num_vertices = self.vertices.shape[0]
@@ -74,12 +74,12 @@ def save_mesh(mesh: SurfaceMesh, path: str | Path, lit: bool = False) -> None:
     """Write a mesh, atomically, in the format its suffix names; GLB and OBJ have smooth normals.
 
     Args:
-        mesh: with a texture or, without one, with vertex colours.
-        path: `.glb` (one material with a base-colour PNG, or linear vertex colours), `.obj`
-            (a texture goes to `.mtl` and `.png` files beside it) or `.ply` (8-bit vertex colours,
+        mesh: with a texture or, without one, with vertex colors.
+        path: `.glb` (one material with a base-colour PNG, or linear vertex colors), `.obj`
+            (a texture goes to `.mtl` and `.png` files beside it) or `.ply` (8-bit vertex colors,
             no texture).
         lit: light the material of GLB and OBJ where it is shown (matte, no metal). The views' light
-            is in the colours already, so by default it is not.
+            is in the colors already, so by default it is not.
 
     Raises:
         InputError: another suffix, a mesh without faces, or a folder that cannot be written to.
@@ -233,7 +233,7 @@ def _glb(mesh: SurfaceMesh, lit: bool) -> bytes:
 
 
 def _obj(mesh: SurfaceMesh, stem: str) -> bytes:
-    """Wavefront text; without a texture the vertex colours follow the positions (x y z r g b)."""
+    """Wavefront text; without a texture the vertex colors follow the positions (x y z r g b)."""
     lines = [FRONT_COMMENT]
     vertices, faces = _file_axes(mesh.vertices), (mesh.faces + 1).tolist()
     normals = _file_axes(vertex_normals(mesh)).tolist()
@@ -254,13 +254,13 @@ def _obj(mesh: SurfaceMesh, stem: str) -> bytes:
 
 
 def _mtl(stem: str, lit: bool) -> bytes:
-    illumination = 1 if lit else 0  # diffuse light, or the colour alone
+    illumination = 1 if lit else 0  # diffuse light, or the color alone
     lines = ["newmtl surface", "Kd 1 1 1", "Ks 0 0 0", f"illum {illumination}"]
     return "\n".join([*lines, f"map_Kd {stem}.png", ""]).encode()
 
 
 def _ply(mesh: SurfaceMesh) -> bytes:
-    """Binary little-endian PLY with 8-bit colours."""
+    """Binary little-endian PLY with 8-bit colors."""
     vertices = np.empty(len(mesh.vertices), [("xyz", "<f4", 3), ("rgb", "u1", 3)])
     vertices["xyz"] = mesh.vertices.float().numpy()
     vertices["rgb"] = (mesh.vertex_rgb.float().clamp(0, 1) * 255).round().numpy()

@@ -15,10 +15,10 @@ MAX_SH_DEGREE = 3
 
 @dataclass(frozen=True)
 class GaussianSplats:
-    """N Gaussians, with the parameters in the form in which they are optimised and stored."""
+    """N Gaussians, with the parameters in the form in which they are optimized and stored."""
 
     means: Tensor  # [N, 3]
-    """Centres in the world."""
+    """Centers in the world."""
     quats: Tensor  # [N, 4]
     """Rotations, wxyz, of any length but zero."""
     log_scales: Tensor  # [N, 3]
@@ -26,7 +26,7 @@ class GaussianSplats:
     logit_opacities: Tensor  # [N]
     """Opacity before the sigmoid."""
     sh: Tensor  # [N, K, 3]
-    """Spherical harmonics of the colour, K = (degree + 1)^2; see `evaluate_harmonics`."""
+    """Spherical harmonics of the color, K = (degree + 1)^2; see `evaluate_harmonics`."""
 
     def __post_init__(self) -> None:
         num = self.means.shape[0]

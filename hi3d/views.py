@@ -27,7 +27,7 @@ class ReferenceImage:
     """The photo after matting and framing."""
 
     rgb: Tensor  # [3, H, W]
-    """Colour in [0, 1], composited over white."""
+    """Color in [0, 1], composited over white."""
     alpha: Tensor  # [1, H, W]
     """Opacity in [0, 1]."""
 
@@ -65,7 +65,7 @@ class Views:
     """V images of one object with their cameras."""
 
     rgb: Tensor  # [V, 3, H, W]
-    """Colour in [0, 1], composited over white."""
+    """Color in [0, 1], composited over white."""
     alpha: Tensor  # [V, 1, H, W]
     """Opacity in [0, 1]."""
     cameras: Cameras

@@ -23,8 +23,15 @@ from hi3d.views import Views, save_depth
 if TYPE_CHECKING:
     from hi3d.images.lpips import LpipsNetwork
 
+LONG = tuple(f"tests/{name}" for name in ("training", "pipelines", "diffusion", "scripts", "nano"))
+"""Folders with the files that take longest."""
 TINY = 16
 """Image side of the tiny models; their VAE halves it once."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: processes that share the files then end together."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 def sphere_views(cameras: Cameras, radius: float = 0.4) -> tuple[Views, torch.Tensor]:

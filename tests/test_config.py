@@ -80,6 +80,7 @@ def test_wrong_file_is_one_line(tmp_path, text):
         f"base: {'a' * 4096}\n",
         f"inner: {{base: {'a/' * 2048}}}\n",
         f"inner: {'[' * 20000}\n",
+        f"inner: {'{a: ' * 60 + '1' + '}' * 60}\n",
         "just words\n",
         "3\n",
     ],
@@ -93,7 +94,14 @@ def test_what_cannot_be_a_config_is_one_short_line(tmp_path, text):
     assert len(str(error.value)) < 500
 
 
-@pytest.mark.parametrize("item", [f"steps={'9' * 6000}", f"inner.rate={'9' * 4000}", "[=1", "a[=1"])
+@pytest.mark.parametrize(
+    "item",
+    [
+        *(f"steps={'9' * 6000}", f"inner.rate={'9' * 4000}", f"steps={'[' * 100_000}"),
+        *("[=1", "a[=1"),
+    ],
+    ids=lambda item: item[:24],
+)
 def test_odd_words_are_one_short_line(item):
     with pytest.raises(InputError) as error:
         load_config(Outer, None, [item])

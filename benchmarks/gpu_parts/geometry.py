@@ -1,4 +1,4 @@
-"""Rasterisation, marching, NeuS and a whole reconstruction."""
+"""Rasterization, marching, NeuS and a whole reconstruction."""
 
 import tempfile
 import time

@@ -65,7 +65,7 @@ def poisson(views: dict[str, np.ndarray]) -> o3d.geometry.TriangleMesh:
 
 
 def intrinsics(views: dict[str, np.ndarray], view: int) -> o3d.camera.PinholeCameraIntrinsic:
-    """The camera of a view; Open3D's pixel centres are whole numbers, ours half ones."""
+    """The camera of a view; Open3D's pixel centers are whole numbers, ours half ones."""
     height, width = views["depth"].shape[1:]
     K = views["Ks"][view]
     return o3d.camera.PinholeCameraIntrinsic(

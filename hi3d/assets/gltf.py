@@ -1,4 +1,4 @@
-"""Objects from glTF 2.0: the default scene at rest, with unlit base colours."""
+"""Objects from glTF 2.0: the default scene at rest, with unlit base colors."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ READ_EXTENSIONS = {
     "EXT_texture_webp",
     "KHR_mesh_quantization",
 }
-# Extensions of these kinds change light, animation or names, not the unlit base colour at rest.
+# Extensions of these kinds change light, animation or names, not the unlit base color at rest.
 IRRELEVANT_EXTENSIONS = (
     "KHR_materials_",
     "KHR_lights_",
@@ -73,8 +73,8 @@ def read_gltf(path: Path, max_texture_side: int, root: Path | None = None) -> li
     """Parts of a `.gltf` or `.glb` file, y up; those that are drawn often are one part.
 
     Node transforms, skins, instances and default morph weights are applied; animations are not.
-    Points and lines are left out. A black base colour with emission, an old way to say "unlit",
-    takes the emission as base colour.
+    Points and lines are left out. A black base color with emission, an old way to say "unlit",
+    takes the emission as base color.
 
     Args:
         path: of the file.

@@ -1,7 +1,7 @@
 """The container of glTF 2.0: JSON, buffers and accessors, from `.gltf` or `.glb` files.
 
-trimesh reads glTF too, but leaves out sparse accessors, normalised integers, texture transforms,
-second UV sets, skins and triangle fans, and rounds colours to 8 bits.
+trimesh reads glTF too, but leaves out sparse accessors, normalized integers, texture transforms,
+second UV sets, skins and triangle fans, and rounds colors to 8 bits.
 """
 
 import base64
@@ -63,7 +63,7 @@ class GltfFile:
         return entries[index]
 
     def accessor(self, index: int) -> np.ndarray:
-        """Values of an accessor, sparse ones filled in, normalised integers as floats. [N, C]"""
+        """Values of an accessor, sparse ones filled in, normalized integers as floats. [N, C]"""
         accessor = self.entry("accessors", index)
         count, width = accessor["count"], WIDTHS[accessor["type"]]
         dtype = np.dtype(DTYPES[accessor["componentType"]])

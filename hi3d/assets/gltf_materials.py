@@ -1,4 +1,4 @@
-"""Materials of glTF 2.0, as far as they decide the unlit base colour."""
+"""Materials of glTF 2.0, as far as they decide the unlit base color."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ class GltfMaterial:
     """The unlit look of a glTF material."""
 
     factor: np.ndarray  # [4]
-    """Base colour in linear light, and alpha."""
+    """Base color in linear light, and alpha."""
     texture_info: dict[str, Any] | None = None
-    """The `textureInfo` of the base colour."""
+    """The `textureInfo` of the base color."""
     alpha_mode: AlphaMode = "OPAQUE"
     alpha_cutoff: float = 0.5
     emissive: bool = False
-    """Whether the colour is the emission, which vertex colours do not change."""
+    """Whether the color is the emission, which vertex colors do not change."""
     gain: float = 1.0
     """What the texture is multiplied by in linear light, beside `factor`."""
     single_sided: bool = False
@@ -37,7 +37,7 @@ class GltfMaterial:
 
 
 def read_material(gltf: GltfFile, index: int | None, has_colors: bool) -> GltfMaterial:
-    """Base colour, or diffuse colour, or (where those are black) emission of a material."""
+    """Base color, or diffuse color, or (where those are black) emission of a material."""
     if index is None:
         return GltfMaterial(np.ones(4) if has_colors else linear_from_srgb(LIGHT_GREY))
     material = gltf.entry("materials", index)
@@ -72,7 +72,7 @@ def read_material(gltf: GltfFile, index: int | None, has_colors: bool) -> GltfMa
 
 
 def _is_black(gltf: GltfFile, factor: np.ndarray, info: dict[str, Any] | None) -> bool:
-    """Whether a base colour shows nothing: its factor or all of its texture is black."""
+    """Whether a base color shows nothing: its factor or all of its texture is black."""
     if factor[:3].max() < BLACK / 12.92:  # the linear foot of the sRGB curve
         return True
     if info is None:

@@ -19,7 +19,7 @@ from hi3d.files import regular_file
 from hi3d.mesh import FRONT_COMMENT, FRONT_EXTRAS
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
-MIN_AREA = 1e-8  # of the whole normalised surface; below it the object is a line or a point
+MIN_AREA = 1e-8  # of the whole normalized surface; below it the object is a line or a point
 
 
 def load_object(
@@ -32,15 +32,15 @@ def load_object(
 ) -> RenderObject:
     """Read an object, with its scene graph applied, into the world (z up).
 
-    Colours: in glTF, factors and vertex colours are linear and become sRGB; in OBJ and PLY they are
+    Colors: in glTF, factors and vertex colors are linear and become sRGB; in OBJ and PLY they are
     sRGB already. Textures are sRGB everywhere. Emission, metalness and lights are left out: the
     renderings are unlit (see `read_gltf` and `read_obj` for the exceptions). Surfaces without a
-    material are light grey. Triangles without an area and invisible parts (alpha 0) are dropped;
+    material are light gray. Triangles without an area and invisible parts (alpha 0) are dropped;
     which back sides are left out, `hi3d.assets.shells` decides.
 
     Args:
         path: a GLB, glTF, OBJ or PLY file.
-        normalise: centre the bounding box at the origin and make its longest side 1.
+        normalise: center the bounding box at the origin and make its longest side 1.
         up: the file's upward axis. By default "z" for PLY and Google Scanned Objects, and "y" for
             the others.
         max_texture_side: larger textures are reduced to it, in texels.

@@ -25,7 +25,7 @@ def rotated_obj(content: bytes, rotation: Sequence[float]) -> bytes:
 def repaired_mtl(mtl: bytes, files: dict[str, bytes]) -> tuple[bytes, list[str]]:
     """An MTL file whose textures are all there and whose textures' alpha is used.
 
-    Maps that name no file in the catalogue are dropped, so that Kd shows; textures with alpha are
+    Maps that name no file in the catalog are dropped, so that Kd shows; textures with alpha are
     named by `map_d` too, where no other is.
 
     Args:

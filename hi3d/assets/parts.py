@@ -1,4 +1,4 @@
-"""Objects as they are rendered: parts with unlit base colours."""
+"""Objects as they are rendered: parts with unlit base colors."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -37,7 +37,7 @@ REPEATED = Sampler()
 class ObjectPart:
     """Triangles of one material.
 
-    The base colour at a point is `base_color_factor * vertex_rgba * texture`, multiplied in linear
+    The base color at a point is `base_color_factor * vertex_rgba * texture`, multiplied in linear
     light (glTF 2.0, Section 3.9.2); every factor is stored in sRGB.
     """
 
@@ -52,7 +52,7 @@ class ObjectPart:
     texture: np.ndarray | None = None  # [H, W, 4] uint8
     """RGBA with RGB in sRGB, row 0 at the top (v = 1). Parts may share one array."""
     vertex_rgba: np.ndarray | None = None  # [V, 4] float32
-    """Vertex colours in [0, 1]; RGB in sRGB, alpha linear."""
+    """Vertex colors in [0, 1]; RGB in sRGB, alpha linear."""
     alpha_mode: AlphaMode = "OPAQUE"
     """OPAQUE ignores alpha, MASK cuts at `alpha_cutoff`, BLEND mixes with what lies behind."""
     alpha_cutoff: float = 0.5
@@ -132,11 +132,11 @@ class RenderObject:
         return np.stack([points.min(axis=0), points.max(axis=0)])
 
     def normalised(self) -> "RenderObject":
-        """The same object with its bounding box centred at the origin and longest side 1."""
+        """The same object with its bounding box centered at the origin and longest side 1."""
         low, high = self.bounds.astype(np.float64)
         centre, longest_side = (low + high) / 2, (high - low).max()
         if longest_side <= 0:
-            raise ValueError("an object without extent cannot be normalised")
+            raise ValueError("an object without extent cannot be normalized")
         with np.errstate(over="ignore", invalid="ignore"):  # in vertices without triangles
             moved = [(part.vertices - centre) / longest_side for part in self.parts]
             singles = [vertices.astype(np.float32) for vertices in moved]

@@ -44,7 +44,7 @@ OUTSIDE_SHARE = 0.25
 OUTLINED_SHARE = 0.5
 """Least share of the open area of the outlined pieces that looks onto the hull."""
 FLAT = 8 / 255
-"""Largest standard deviation of the colour of a hull."""
+"""Largest standard deviation of the color of a hull."""
 START = 1e-5
 """Distance of the start of a ray from its triangle, as a share of the longest side."""
 WELD = 1e-6

@@ -25,7 +25,7 @@ def load_mesh(
 ) -> SurfaceMesh:
     """Read an object file as one mesh, not moved.
 
-    A single textured part keeps its `uvs` and `texture`; several parts keep vertex colours, read
+    A single textured part keeps its `uvs` and `texture`; several parts keep vertex colors, read
     from their textures where the vertices are. Faces and the vertices they use keep their order.
 
     Args:
@@ -75,7 +75,7 @@ def _unclamped(part: ObjectPart) -> ObjectPart:
 
 
 def _uvs_and_texture(part: ObjectPart) -> tuple[Tensor | None, Tensor | None]:
-    """Of a part without vertex colours; its factor is multiplied into the texture."""
+    """Of a part without vertex colors; its factor is multiplied into the texture."""
     if part.uvs is None or part.texture is None:
         return None, None
     rgb = part.texture[..., :3].astype(np.float32) / 255
@@ -86,7 +86,7 @@ def _uvs_and_texture(part: ObjectPart) -> tuple[Tensor | None, Tensor | None]:
 
 
 def _vertex_rgb(part: ObjectPart) -> Tensor:
-    """The part's base colour at its vertices, in sRGB. [V, 3]"""
+    """The part's base color at its vertices, in sRGB. [V, 3]"""
     rgba = part.vertex_rgba
     uvs, texture = _uvs_and_texture(part)
     if uvs is None or texture is None:
@@ -113,7 +113,7 @@ def _vertex_rgb(part: ObjectPart) -> Tensor:
 
 
 def surface_mesh_to_object(mesh: SurfaceMesh) -> RenderObject:
-    """A reconstructed mesh as an object, not moved; with its texture, else its vertex colours."""
+    """A reconstructed mesh as an object, not moved; with its texture, else its vertex colors."""
     vertices = mesh.vertices.detach().cpu().float().numpy()
     faces = mesh.faces.detach().cpu().long().numpy()
     white = np.ones(4, np.float32)

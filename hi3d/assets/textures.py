@@ -15,7 +15,7 @@ import numpy as np
 from hi3d.errors import InputError
 
 BLACK = 8 / 255
-"""A base colour below it in sRGB shows nothing: lossy images have no perfect black."""
+"""A base color below it in sRGB shows nothing: lossy images have no perfect black."""
 MAX_TEXTURE_SIDE = 4096
 """Larger textures are reduced to this side."""
 MAX_OBJECT_TEXELS = 8 * MAX_TEXTURE_SIDE**2
@@ -219,7 +219,7 @@ def image_rgba(name: str, image: Any, max_side: int = MAX_TEXTURE_SIDE) -> np.nd
         raise InputError(f"texture {name} is broken ({cause}): replace it") from error
     if image.mode == "F":
         image = Image.fromarray((np.nan_to_num(np.asarray(image)).clip(0, 1) * 255).astype("u1"))
-    elif image.mode.startswith("I"):  # 16-bit grey, which PIL's own conversion would clip at 255
+    elif image.mode.startswith("I"):  # 16-bit gray, which PIL's own conversion would clip at 255
         grey = np.asarray(image).astype(np.int64).clip(0, 65535)
         image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):

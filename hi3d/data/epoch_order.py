@@ -79,7 +79,7 @@ def shard_tape(shard_sizes: Sequence[int], seed: int, epoch: int, shuffle: bool)
         shuffle: permute the shards, otherwise they come in the given order.
 
     Returns:
-        [N] numbers of orbits; those of one shard are neighbours and in stored order.
+        [N] numbers of orbits; those of one shard are neighbors and in stored order.
     """
     starts = np.concatenate([[0], np.cumsum(shard_sizes)]).astype(np.int64)
     count = len(shard_sizes)
@@ -92,7 +92,7 @@ def lane_bounds(num_orbits: int, batch_size: int, lane: int, num_lanes: int) -> 
     """First orbit and end of a worker's part of its process's stretch.
 
     A `DataLoader` takes batches from its workers in turn, so worker `lane` makes batches `lane`,
-    `lane + num_lanes`, ... of the stretch; it makes them of neighbouring orbits.
+    `lane + num_lanes`, ... of the stretch; it makes them of neighboring orbits.
     """
     num_batches = -(-num_orbits // batch_size)
 

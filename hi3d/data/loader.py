@@ -1,6 +1,7 @@
 """Batches of orbits for one process of a training, from any position on."""
 
 import hashlib
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -176,7 +177,9 @@ class _EpochSampler:
     """Batches of (index, epoch) of a data set with random access."""
 
     def __init__(self, loader: OrbitLoader):
-        self.loader = loader
+        # In a circle of references the collector closes the queues before the workers are told to
+        # end, and each is waited for five seconds.
+        self.loader = weakref.proxy(loader)
 
     def __len__(self) -> int:
         return len(self.loader)

@@ -303,7 +303,7 @@ def stream_orbits(shard: Shard, wanted: Collection[str]) -> Iterator[ShardOrbit]
 
 
 def _neighbors(url: str, wanted: Collection[str]) -> Iterator[ShardOrbit]:
-    """Neighbouring files of one wanted orbit, together."""
+    """Neighboring files of one wanted orbit, together."""
     orbit, files = "", dict[str, bytes | tuple[int, int]]()
     with opened(url) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
         for member in tar:

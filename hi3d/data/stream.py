@@ -183,7 +183,7 @@ class OrbitStream(IterableDataset):
                     yield number, BrokenOrbitError(error.kind, f"{error} ({uid} is lost)")
 
     def _by_shard(self, numbers: np.ndarray) -> Iterator[tuple[int, list[int]]]:
-        """Neighbouring orbits of one shard together."""
+        """Neighboring orbits of one shard together."""
         shards = np.searchsorted(self._starts, numbers, side="right") - 1
         cuts = np.flatnonzero(np.diff(shards)) + 1
         for group in np.split(numbers, cuts):

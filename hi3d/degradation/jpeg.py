@@ -1,7 +1,7 @@
 """What JPEG does to pixels, for a batch of images at once.
 
-The loss of baseline JPEG lies in chroma subsampling and in rounding quantised DCT coefficients; the
-entropy coding that follows is lossless, so it is left out (ITU-T T.81; JFIF for the colours).
+The loss of baseline JPEG lies in chroma subsampling and in rounding quantized DCT coefficients; the
+entropy coding that follows is lossless, so it is left out (ITU-T T.81; JFIF for the colors).
 """
 
 import math
@@ -77,7 +77,7 @@ def dct_matrix() -> Tensor:
 
 
 def _round_trip(planes: Tensor, quality: Tensor, base: tuple[tuple[int, ...], ...]) -> Tensor:
-    """DCT of 8x8 blocks, quantise, and back. [N, C, h, w], sides multiples of 8."""
+    """DCT of 8x8 blocks, quantize, and back. [N, C, h, w], sides multiples of 8."""
     num, channels, height, width = planes.shape
     # Both directions of the DCT at once: one product with a [64, 64] matrix is fast.
     dct = torch.kron(dct_matrix(), dct_matrix()).to(planes)

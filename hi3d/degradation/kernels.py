@@ -46,7 +46,7 @@ class KernelConfig:
     """Weight of each kind of kernel; a config file that names some keeps the others', so give 0 to
     those that are not wanted. Anisotropic ones are turned by U[-pi, pi]."""
     generalised_beta: Range = (0.5, 4.0)
-    """Shape of generalised Gaussians, exp(-q^beta / 2); 1 is the Gaussian. Values below and above
+    """Shape of generalized Gaussians, exp(-q^beta / 2); 1 is the Gaussian. Values below and above
     1 are equally likely where the range has both."""
     plateau_beta: Range = (1.0, 2.0)
     """Shape of plateau kernels, 1 / (1 + q^beta). Values below and above 1 are equally likely, so
@@ -159,7 +159,7 @@ def gaussian_kernels(
     is_plateau: Tensor,  # [N] bool
     size: int,
 ) -> Tensor:
-    """Generalised Gaussian exp(-q^beta / 2) or plateau 1 / (1 + q^beta), not normalised.
+    """Generalized Gaussian exp(-q^beta / 2) or plateau 1 / (1 + q^beta), not normalized.
 
     q is the squared Mahalanobis distance of the covariance with axes `sigmas` turned by `angle`
     (Real-ESRGAN, Section 3.1).
@@ -186,7 +186,7 @@ def gaussian_kernels(
 
 
 def sinc_kernels(cutoff: Tensor, size: int) -> Tensor:
-    """Circular low-pass kernels w J1(w r) / (2 pi r), not normalised (Real-ESRGAN, Section 3.3).
+    """Circular low-pass kernels w J1(w r) / (2 pi r), not normalized (Real-ESRGAN, Section 3.3).
 
     Args:
         cutoff: w [N] in rad/px, in (0, pi].

@@ -22,7 +22,7 @@ from hi3d.degradation.random_draws import (
 
 MASK_KINDS = ("removed", "displaced", "other_frame")
 HARMONICS = (2, 3, 4, 5)
-"""Waves of a blob's outline around its centre; their amplitudes fall as 1 / number."""
+"""Waves of a blob's outline around its center; their amplitudes fall as 1 / number."""
 
 
 @dataclass
@@ -65,7 +65,7 @@ class RegionDraws:
 
     are_there: Tensor  # [V] bool
     kinds: Tensor  # [V] int, index into MASK_KINDS
-    places: Tensor  # [V] in [0, 1): which of the object's pixels is the centre
+    places: Tensor  # [V] in [0, 1): which of the object's pixels is the center
     diameters: Tensor  # [V] over the object's size
     amplitudes: Tensor  # [V, 4] of the outline's waves over the mean radius
     phases: Tensor  # [V, 4] rad

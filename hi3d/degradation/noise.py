@@ -58,7 +58,7 @@ def add_poisson_noise(
     Args:
         image: [3, H, W].
         scale: 1 gives the noise that counting photons has.
-        is_grey: noise of the grey image, the same in all channels.
+        is_grey: noise of the gray image, the same in all channels.
         generator: on the CPU.
         photons: mean count at white; None takes the number of distinct 8-bit values of the image,
             rounded up to a power of two, as Real-ESRGAN does.

@@ -26,7 +26,7 @@ class ElevationLosses:
     """Of all views, whose latents the model has imagined at that elevation."""
 
     def best_deg(self, losses: Tensor) -> float:
-        """The lowest candidate, between its neighbours where a parabola through them says so."""
+        """The lowest candidate, between its neighbors where a parabola through them says so."""
         best = int(losses.argmin())
         angles = self.candidates_deg
         if best in (0, len(angles) - 1):

@@ -23,7 +23,7 @@ def check_hub(repository: str) -> None:
         repository: `organisation/name`.
 
     Raises:
-        InputError: there is no such repository, its licence is not accepted, or no network.
+        InputError: there is no such repository, its license is not accepted, or no network.
     """
     try:
         huggingface_hub.utils.validate_repo_id(repository)
@@ -33,7 +33,7 @@ def check_hub(repository: str) -> None:
         return  # a single network, or what the reader of its parts tells
     except errors.GatedRepoError as error:
         raise InputError(
-            f"{repository} is behind a licence: accept it at https://huggingface.co/{repository} "
+            f"{repository} is behind a license: accept it at https://huggingface.co/{repository} "
             "and log in with `hf auth login`"
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:

@@ -17,16 +17,16 @@ MAX_CELL = 0.02
 """Coarser grids are subdivided for the flood, or wide openings would count as closed."""
 SPACING = 0.8
 """Edge of the lattice on the triangles, in cells. Every point of the surface then lies within half
-a cell of a lattice point, so that no path between neighbouring cell centres crosses the surface
+a cell of a lattice point, so that no path between neighboring cell centers crosses the surface
 through unmarked cells."""
 POINTS_AT_ONCE = 2_000_000
 
 
 def enclosed_cells(mesh: SurfaceMesh, resolution: int, half_extent: float) -> Tensor:
-    """Which cell centres cannot be reached from outside without crossing the surface.
+    """Which cell centers cannot be reached from outside without crossing the surface.
 
     Openings narrower than a cell count as closed. A cell that the surface passes through is
-    enclosed if its centre has a free line to an enclosed cell beside it; solid walls are left to
+    enclosed if its center has a free line to an enclosed cell beside it; solid walls are left to
     the winding number.
 
     Args:
@@ -39,7 +39,7 @@ def enclosed_cells(mesh: SurfaceMesh, resolution: int, half_extent: float) -> Te
     """
     from scipy.ndimage import label
 
-    factor = 1  # odd, so that the coarse centres are centres of fine cells
+    factor = 1  # odd, so that the coarse centers are centers of fine cells
     while 2 * half_extent / (resolution * factor) > MAX_CELL:
         factor += 2
     cell = 2 * half_extent / (resolution * factor)

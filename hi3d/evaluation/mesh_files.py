@@ -33,7 +33,7 @@ class MeshFilesConfig(MeshMetricsConfig):
     """How mesh files are read and scored."""
 
     normalize_gt: bool = True
-    """Centre the truth's bounding box and make its longest side 1, as scripts/render_orbits.py
+    """Center the truth's bounding box and make its longest side 1, as scripts/render_orbits.py
     does."""
     normalize_pred: bool = False
     """The same for the prediction; then its size and place are not scored."""
@@ -151,7 +151,7 @@ def read_mesh(path: Path, up: str | None, front: str | None = None) -> SurfaceMe
 
 
 def normalised(mesh: SurfaceMesh) -> tuple[SurfaceMesh, str]:
-    """The mesh with its bounding box centred and longest side 1, and what that took.
+    """The mesh with its bounding box centered and longest side 1, and what that took.
 
     Raises:
         InputError: the mesh has no extent.

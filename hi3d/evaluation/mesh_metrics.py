@@ -153,7 +153,7 @@ def f_score(
 def volume_iou(
     pred: SurfaceMesh, gt: SurfaceMesh, resolution: int = 64, half_extent: float = 1.0
 ) -> float:
-    """Intersection over union of the enclosed volumes, on the centres of a grid's cells.
+    """Intersection over union of the enclosed volumes, on the centers of a grid's cells.
 
     Args:
         pred: reconstructed mesh.
@@ -162,7 +162,7 @@ def volume_iou(
         half_extent: the grid spans [-half_extent, half_extent]^3.
 
     Raises:
-        InputError: neither mesh encloses the centre of a cell.
+        InputError: neither mesh encloses the center of a cell.
     """
     inside_pred, inside_gt = (inside_grid(m, resolution, half_extent) for m in (pred, gt))
     union = int((inside_pred | inside_gt).sum())
@@ -174,9 +174,9 @@ def volume_iou(
 
 
 def inside_grid(mesh: SurfaceMesh, resolution: int, half_extent: float) -> Tensor:
-    """Which cell centres of a grid lie inside a mesh.
+    """Which cell centers of a grid lie inside a mesh.
 
-    A centre is inside where the generalised winding number exceeds a half in size, so meshes with
+    A center is inside where the generalized winding number exceeds a half in size, so meshes with
     holes have an inside too, and those turned inside out have the same. Space that the surface
     shuts in is inside as well: no image can tell a hollow box with its lid closed from a solid one.
 

@@ -60,7 +60,7 @@ class Truth:
     views: Views
     """16 views of the standard orbit; view 0 shows what the photo shows."""
     mesh: SurfaceMesh
-    """Centred, longest side 1, turned so that the photo is taken from azimuth 0."""
+    """Centered, longest side 1, turned so that the photo is taken from azimuth 0."""
     folder: Path
     """Where views, photo and 16-bit depth lie."""
 

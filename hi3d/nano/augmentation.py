@@ -14,7 +14,7 @@ def augment_orbits(
     permute_colors_probability: float,
     generators: Sequence[torch.Generator],
 ) -> Batch:
-    """Mirror some orbits and exchange the colours of some.
+    """Mirror some orbits and exchange the colors of some.
 
     Args:
         batch: `rgb` [B, V, 3, H, W], V views evenly around, and what goes with them.

@@ -26,7 +26,7 @@ class VAEConfig:
     lambda_mse: float = 10.0
     lambda_l1: float = 0.3
     lambda_gradient: float = 0.3
-    """Differences between neighbouring pixels, which keep edges sharp."""
+    """Differences between neighboring pixels, which keep edges sharp."""
 
 
 @dataclass

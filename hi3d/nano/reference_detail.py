@@ -7,7 +7,7 @@ from torch import Tensor
 from hi3d.nano.base_orbit import repeat_around
 
 CELL = 8
-"""Pixels a side over which colours are averaged: what is finer is detail."""
+"""Pixels a side over which colors are averaged: what is finer is detail."""
 WINDOW = 3
 """Cells a side over which agreement is measured."""
 TOLERANCE = 0.05

@@ -134,7 +134,7 @@ class VAEModule(TrainingModule):
 
 
 def build_image_encoder(config: ImageEncoderConfig) -> CLIPVisionModelWithProjection:
-    """A randomly initialised CLIP vision tower."""
+    """A randomly initialized CLIP vision tower."""
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
             hidden_size=config.hidden_size,
@@ -225,7 +225,7 @@ class ElevationModule(TrainingModule):
 
 
 def build_depth_estimator(config: DepthConfig) -> DPTForDepthEstimation:
-    """A randomly initialised DPT, whose last ReLU starts in its linear range."""
+    """A randomly initialized DPT, whose last ReLU starts in its linear range."""
     width = config.fusion_size
     taps = [config.num_layers * (i + 1) // 4 - 1 for i in range(4)]
     network = DPTForDepthEstimation(

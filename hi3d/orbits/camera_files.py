@@ -182,7 +182,7 @@ def _check_distortion(coefficients: list[float]) -> None:
 
 
 COLMAP_MODELS = {
-    # Number, name, number of parameters (COLMAP's models.h); f and the centre come first.
+    # Number, name, number of parameters (COLMAP's models.h); f and the center come first.
     0: ("SIMPLE_PINHOLE", 3),
     1: ("PINHOLE", 4),
     2: ("SIMPLE_RADIAL", 4),

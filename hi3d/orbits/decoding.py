@@ -77,7 +77,7 @@ class PackedOrbit:
     """An orbit as integers."""
 
     rgba: np.ndarray  # [V, H, W, 4] uint8
-    """Colour over white, and opacity."""
+    """Color over white, and opacity."""
     depth: np.ndarray | None  # [V, H, W] uint16
     """`v / 65535 * 1.8 + 0.6` along the camera's z axis; 0 and 65535 where there is no surface."""
     normals: np.ndarray | None  # [V, H, W, 3] uint8
@@ -111,7 +111,7 @@ class PackedOrbit:
 
 
 def ring_views(ring: int, start: int, num_views: int | None) -> np.ndarray:
-    """Indices [num_views] (None: all) of neighbouring views of a ring, from `start` on.
+    """Indices [num_views] (None: all) of neighboring views of a ring, from `start` on.
 
     Raises:
         BrokenOrbitError: the ring has fewer views.
@@ -224,7 +224,7 @@ def _contiguous_float(values: Tensor) -> Tensor:
 
 
 def _unpack_normals(levels: Tensor) -> Tensor:
-    """Unit vectors of levels in [0, 255]; grey 128 and its neighbours are nothing."""
+    """Unit vectors of levels in [0, 255]; gray 128 and its neighbors are nothing."""
     vectors = levels / 127.5 - 1
     length = vectors.norm(dim=-3, keepdim=True)
     return torch.where(length > 0.1, vectors / length.clamp_min(0.1), torch.zeros_like(vectors))

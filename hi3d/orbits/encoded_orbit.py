@@ -64,7 +64,7 @@ def encode_orbit(
         depth_bits: 0 for no depth; else depth is `v / (2^bits - 1) * 1.8 + 0.6`, and v = 0 where
             there is no surface.
         save_normals: whether to write normals, as `(n + 1) / 2 * 255`; 128 where there is nothing.
-        straight_alpha: store the colour of the object alone, for readers that composite over
+        straight_alpha: store the color of the object alone, for readers that composite over
             white, as the official code's does; otherwise it is over white already.
 
     Raises:

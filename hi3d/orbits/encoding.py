@@ -25,7 +25,7 @@ DECODING_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombErro
 WEBP_OPTIONS = {"lossless": True, "method": 1, "quality": 20, "exact": True}
 """Half the size of a PNG and 40 times the time; more effort takes 2.4 times as long for 16 %."""
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> PNG colour type
+COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> PNG color type
 SUB = 1  # row filter: difference to the pixel on the left
 ISAL_LEVEL = 1
 
@@ -127,7 +127,7 @@ def over_white(pixels: np.ndarray) -> np.ndarray:
 
 
 def without_white(image: np.ndarray) -> np.ndarray:
-    """[H, W, 4] uint8 over white to straight alpha; the colour of empty pixels is white."""
+    """[H, W, 4] uint8 over white to straight alpha; the color of empty pixels is white."""
     alpha = image[..., 3:].astype(np.float32) / 255
     rgb = (image[..., :3] - 255 * (1 - alpha)) / np.maximum(alpha, 1 / 255)
     rgb = np.where(alpha > 0, rgb, 255).round().clip(0, 255).astype(np.uint8)

@@ -74,7 +74,7 @@ def extract_foreground(
         config: None means the defaults.
 
     Returns:
-        A square image of side `config.resolution`; the object's bounding box is centred and its
+        A square image of side `config.resolution`; the object's bounding box is centered and its
         longer side is `config.object_fraction` of the image side.
 
     Raises:
@@ -91,11 +91,11 @@ def extract_foreground(
     if config.matting == "alpha" and not has_transparency:
         raise InputError(f"{name} has no transparent background: use matting=auto")
     if config.matting == "alpha" or (config.matting == "auto" and has_transparency):
-        # Some exporters write colour noise under zero alpha: it must not reach the edge.
+        # Some exporters write color noise under zero alpha: it must not reach the edge.
         return frame_object(rgb, kept_objects(without_specks(scaled), config.keep, name), config)
     rgb = rgb * alpha + (1 - alpha)
     if float((rgb.amax(dim=(1, 2)) - rgb.amin(dim=(1, 2))).max()) < 0.02:
-        raise InputError(f"{name} is one uniform colour: give a photo that shows an object")
+        raise InputError(f"{name} is one uniform color: give a photo that shows an object")
     if config.matting == "white":
         alpha = key_white_background(rgb)
     else:
@@ -113,7 +113,7 @@ def extract_foreground(
 def load_photo(photo: str | Path | Image.Image) -> tuple[Tensor, Tensor]:
     """Read a photo upright, at most `WORKING_SIDE` pixels long.
 
-    EXIF orientation, palettes, grey, CMYK and 16-bit images are converted; of an animation the
+    EXIF orientation, palettes, gray, CMYK and 16-bit images are converted; of an animation the
     first frame is read. The size is checked before any pixel is decoded.
 
     Returns:
@@ -155,10 +155,10 @@ def frame_object(
     alpha: Tensor,  # [1, H, W] [0,1]
     config: ForegroundConfig,
 ) -> ReferenceImage:
-    """Centre the object's bounding box in a white square and scale it to `object_fraction`.
+    """Center the object's bounding box in a white square and scale it to `object_fraction`.
 
     Args:
-        rgb: [3, H, W] in [0, 1], the object's own colour, not premultiplied.
+        rgb: [3, H, W] in [0, 1], the object's own color, not premultiplied.
         alpha: [1, H, W] in [0, 1], somewhere above 0.5.
         config: resolution and fraction.
     """
@@ -172,7 +172,7 @@ def frame_object(
         np.ceil(max(0.0, -x0, -y0, x0 + side - alpha.shape[2], y0 + side - alpha.shape[1]))
     )
     box = (x0 + margin, y0 + margin, x0 + margin + side, y0 + margin + side)
-    # Premultiplied, so that the colour of transparent pixels does not bleed into the edge.
+    # Premultiplied, so that the color of transparent pixels does not bleed into the edge.
     planes = torch.cat([rgb * alpha, alpha])
     planes = torch.nn.functional.pad(planes, (margin,) * 4)
     size = (config.resolution, config.resolution)
@@ -199,7 +199,7 @@ def _decode(image: Image.Image, name: str) -> tuple[Tensor, Tensor]:
     if image.mode.startswith("I") or image.mode == "F":
         levels = np.asarray(image, dtype=np.float32)
         top = 65535.0 if image.mode.startswith("I") else max(1.0, float(levels.max()))
-        # Pillow keeps 16-bit pixels in grey images only; 8 bits are what the networks see anyway.
+        # Pillow keeps 16-bit pixels in gray images only; 8 bits are what the networks see anyway.
         image = Image.fromarray((levels / top * 255).round().clip(0, 255).astype(np.uint8))
     if image.mode not in ("RGB", "RGBA"):
         has_alpha = "A" in image.mode or "a" in image.mode or "transparency" in image.info

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from hi3d.cameras import Cameras
 
-GRID_RESOLUTION, IMAGE_RESOLUTION = 64, 64
+MAX_RESOLUTION = 64
+"""Of grid and silhouettes, which have the views' up to a side that shows what a hull can."""
 HALF_EXTENT = 0.55
 """The grid spans it to both sides of the origin; the object's longest side is 1."""
 MIN_SHARE = 0.5
@@ -30,32 +31,28 @@ def hull_silhouettes(alpha: Tensor, cameras: Cameras, wanted: list[int]) -> dict
     shown = (alpha > 0.5).flatten(1).any(1)
     if not wanted or shown.float().mean() < MIN_SHARE:
         return {}
-    small = cameras.resized(IMAGE_RESOLUTION, IMAGE_RESOLUTION)
-    masks = F.interpolate(alpha, (IMAGE_RESOLUTION, IMAGE_RESOLUTION), mode="area") > 0.5
-    axis = torch.linspace(-HALF_EXTENT, HALF_EXTENT, GRID_RESOLUTION)
+    side = min(MAX_RESOLUTION, max(alpha.shape[-2:]))
+    small = cameras.resized(side, side)
+    masks = F.interpolate(alpha, (side, side), mode="area") > 0.5
+    axis = torch.linspace(-HALF_EXTENT, HALF_EXTENT, side)
     points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
     dissent = torch.zeros(len(points), dtype=torch.int64)
     allowed = len(alpha) // VIEWS_PER_DISSENT
     for view in shown.nonzero()[:, 0].tolist():
-        dissent += _background(small, masks, view, points)
+        pixels, seen = _pixels(small, view, points)
+        dissent += seen & ~masks[view].flatten()[pixels]
         kept = dissent <= allowed + 1  # a view that is itself wanted does not count
         points, dissent = points[kept], dissent[kept]
     found = {}
     for view in wanted:
-        own = _background(small, masks, view, points) & shown[view]
-        pixels, seen = _pixels(small, view, points[dissent - own.long() <= allowed])
-        silhouette = torch.zeros(IMAGE_RESOLUTION**2)
-        silhouette[pixels[seen]] = 1
+        pixels, seen = _pixels(small, view, points)
+        own = seen & ~masks[view].flatten()[pixels] & shown[view]
+        silhouette = torch.zeros(side**2)
+        silhouette[pixels[seen & (dissent - own.long() <= allowed)]] = 1
         if silhouette.any():
-            image = silhouette.reshape(1, 1, IMAGE_RESOLUTION, IMAGE_RESOLUTION)
+            image = silhouette.reshape(1, 1, side, side)
             found[view] = F.interpolate(image, alpha.shape[-2:], mode="bilinear")[0]
     return found
-
-
-def _background(cameras: Cameras, masks: Tensor, view: int, points: Tensor) -> Tensor:
-    """Whether a view sees background at points. [N] bool"""
-    pixels, seen = _pixels(cameras, view, points)
-    return seen & ~masks[view].flatten()[pixels]
 
 
 def _pixels(cameras: Cameras, view: int, points: Tensor) -> tuple[Tensor, Tensor]:

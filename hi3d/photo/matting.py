@@ -55,7 +55,7 @@ def predict_matte(rgb: Tensor, weights: Path, second_look: bool = True) -> Tenso
     height, width = rgb.shape[1:]
     radius = max(2, round(max(height, width) / NETWORK_SIDE * 2))
     fitted = guided_filter(rgb, probability, radius, eps=1e-4)
-    # The step from 0.3 to 0.7 becomes the whole range: no grey haze outside, no holes inside.
+    # The step from 0.3 to 0.7 becomes the whole range: no gray haze outside, no holes inside.
     return clean_matte(((fitted - 0.3) / 0.4).clamp(0, 1))
 
 
@@ -91,10 +91,10 @@ def clean_matte(alpha: Tensor) -> Tensor:
 
 
 def estimate_foreground(rgb: Tensor, alpha: Tensor) -> Tensor:
-    """The object's own colour where it is mixed with the background, I = a F + (1 - a) B.
+    """The object's own color where it is mixed with the background, I = a F + (1 - a) B.
 
     Blurred estimates of F and B corrected by the residual, first wide and then narrow
-    (Forte 2021, "Approximate Fast Foreground Colour Estimation").
+    (Forte 2021, "Approximate Fast Foreground Color Estimation").
 
     Args:
         rgb: [3, H, W] in [0, 1].

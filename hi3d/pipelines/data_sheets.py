@@ -34,7 +34,7 @@ class OrbitPictures:
 
     uid: str
     rgb: Tensor  # [V, 3, H, W]
-    """Colour in [0, 1], over white."""
+    """Color in [0, 1], over white."""
     alpha: Tensor  # [V, 1, H, W]
     """Opacity in [0, 1]."""
     depth: Tensor | None  # [V, H, W]
@@ -234,7 +234,7 @@ def _details(rgb: Tensor, alpha: Tensor, chosen: Tensor, cell: int) -> Tensor:
 
 
 def _depth_picture(depth: Tensor) -> Tensor:
-    """Grey [V, 3, H, W], from the nearest (dark) to the farthest of all views; nothing is white."""
+    """Gray [V, 3, H, W], from the nearest (dark) to the farthest of all views; nothing is white."""
     surface = depth > 0
     if not surface.any():
         return torch.ones_like(depth)[:, None].expand(-1, 3, -1, -1)

@@ -59,7 +59,7 @@ def load_views_to_score(folder: str | Path) -> tuple[Views, bool]:
 
 
 def is_straight(views: Views) -> bool:
-    """Whether colour is stored beside alpha rather than over white, as transparent pixels tell."""
+    """Whether color is stored beside alpha rather than over white, as transparent pixels tell."""
     hidden = (views.alpha == 0).expand_as(views.rgb)
     return bool(hidden.any()) and views.rgb[hidden].mean().item() < MAX_HIDDEN_COLOR
 

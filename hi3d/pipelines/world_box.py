@@ -98,7 +98,7 @@ def find_world_box(views: Views) -> WorldBox | None:
 
 
 def seen_ball(views: Views) -> tuple[Tensor, float]:
-    """Centre [3] nearest to all rays through the silhouettes' middles, and the radius they show.
+    """Center [3] nearest to all rays through the silhouettes' middles, and the radius they show.
 
     Raises:
         InputError: the object lies behind a camera.

@@ -120,7 +120,7 @@ class RayScene:
         footprint: np.ndarray,
         directions: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Colour [N, 3] in sRGB and alpha [N] of hits with barycentric u, v and ray width."""
+        """Color [N, 3] in sRGB and alpha [N] of hits with barycentric u, v and ray width."""
         weights = np.stack([1 - u - v, u, v], axis=1)[:, :, None]
         corners = self.faces[face]
         light = (weights * self.linear_rgba[corners]).sum(axis=1).clip(0, 1)
@@ -161,7 +161,7 @@ def draw(
         Ks: [V, 3, 3] in pixels.
         width: of the images.
         height: of the images.
-        supersampling: S, a pixel's colour is the mean of S x S rays.
+        supersampling: S, a pixel's color is the mean of S x S rays.
         shading: see `hi3d.rendering.shading`.
         normals: also draw normals.
     """

@@ -10,7 +10,7 @@ from hi3d.assets.parts import AlphaMode, ObjectPart, Sampler
 
 @dataclass(frozen=True)
 class MaterialGroup:
-    """Triangles that share texture, alpha mode and sides; colour factors lie at the vertices."""
+    """Triangles that share texture, alpha mode and sides; color factors lie at the vertices."""
 
     vertices: np.ndarray  # [V, 3] float32
     """World positions."""
@@ -19,7 +19,7 @@ class MaterialGroup:
     uvs: np.ndarray  # [V, 2] float32
     """Texture coordinates, v up; zeros without a texture."""
     linear_rgba: np.ndarray  # [V, 4] float32
-    """Base colour without the texture, in linear light."""
+    """Base color without the texture, in linear light."""
     texture: np.ndarray | None  # [H, W, 4] uint8
     """RGBA with RGB in sRGB, row 0 at the top."""
     alpha_mode: AlphaMode

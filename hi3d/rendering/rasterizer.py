@@ -1,4 +1,4 @@
-"""Views of an object: colour, alpha, depth and normals at given cameras."""
+"""Views of an object: color, alpha, depth and normals at given cameras."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +31,7 @@ class RenderedViews:
     rgba8: Tensor  # [V, H, W, 4] uint8
     """sRGB over white, and opacity: the covered share of each pixel."""
     depth: Tensor  # [V, H, W]
-    """Camera z of the first surface at each pixel centre; 0 where there is none."""
+    """Camera z of the first surface at each pixel center; 0 where there is none."""
     cameras: Cameras
     """The cameras that were rendered."""
     backend: str
@@ -41,7 +41,7 @@ class RenderedViews:
 
     @cached_property
     def rgb(self) -> Tensor:
-        """Colour in [0, 1], sRGB, composited over white. [V, 3, H, W]"""
+        """Color in [0, 1], sRGB, composited over white. [V, 3, H, W]"""
         return self.rgba8[..., :3].permute(0, 3, 1, 2).contiguous().float().div_(255)
 
     @cached_property

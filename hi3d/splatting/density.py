@@ -52,7 +52,7 @@ class DensityControl(Protocol):
         """Take in what a step has shown, and change the Gaussians where it is time.
 
         Args:
-            parameters: after the step of their optimisers.
+            parameters: after the step of their optimizers.
             step: what it has shown.
         """
 
@@ -96,7 +96,7 @@ class ScreenGradients:
         """Take in one rendering.
 
         Args:
-            grad_means2d: [V, N, 2] gradient of the loss by the projected centres in pixels.
+            grad_means2d: [V, N, 2] gradient of the loss by the projected centers in pixels.
             visible: [V, N] bool.
             width: of the image in pixels.
             height: of the image in pixels.
@@ -128,7 +128,7 @@ def change_density(
 
     Returns:
         The new splats; for each the number of the old one it comes from [N'] int64; and whether it
-        is new [N'] bool, so that its optimiser state starts at zero.
+        is new [N'] bool, so that its optimizer state starts at zero.
     """
     sizes = splats.scales.amax(-1)
     keep = (splats.opacities >= MIN_OPACITY) & (sizes <= MAX_SCALE)

@@ -19,7 +19,7 @@ from hi3d.views import Views
 
 CROP_MARGIN = 16  # pixels around the silhouette that most steps look at; the rest is empty
 CROP_ALPHA = 0.02  # fainter pixels do not widen the crop
-CROP_TILE = 16  # sides of crops are multiples of it, as the rasterisers work in such tiles
+CROP_TILE = 16  # sides of crops are multiples of it, as the rasterizers work in such tiles
 WHOLE_EVERY = 8  # steps between whole images, which keep what lies beyond the crops clean
 HALF_SIZE_SHARE = 0.5  # of the steps, that see views of half the size: as good a start, sooner
 MIN_HALF_HEIGHT = 128  # pixels; views are not reduced below it
@@ -47,13 +47,13 @@ class SplatConfig:
     max_splats: int = 16000
     """Beyond so many none are added; 1 to 1e7."""
     sh_degree: int = 0
-    """Of the colours' spherical harmonics, 0 to 3; 0 = the same from everywhere. 1 gains some 0.3
-    dB for four times the numbers of a colour."""
+    """Of the colors' spherical harmonics, 0 to 3; 0 = the same from everywhere. 1 gains some 0.3
+    dB for four times the numbers of a color."""
     density: DensityStrategy = "capped"
     """How the number of Gaussians changes: "capped"; "gsplat" and "mcmc" are gsplat's own
     strategies and need CUDA."""
     backend: SplatBackend = "auto"
-    """Which rasteriser draws: "auto", "gsplat" (CUDA), "native" (C on the CPU) or "torch"."""
+    """Which rasterizer draws: "auto", "gsplat" (CUDA), "native" (C on the CPU) or "torch"."""
 
     def __post_init__(self) -> None:
         check_number("splats.steps", self.steps, 0, 1e6)
@@ -153,7 +153,7 @@ class FitTargets:
 def render_between_views(
     splats: GaussianSplats, cameras: Cameras, num_views: int, backend: SplatBackend = "auto"
 ) -> Views:
-    """The M interpolated views F* between the neighbouring views of an orbit (Section 4.4).
+    """The M interpolated views F* between the neighboring views of an orbit (Section 4.4).
 
     Args:
         splats: fitted to the orbit.

@@ -1,4 +1,4 @@
-"""The first Gaussians, discs and round ones, coloured by the views."""
+"""The first Gaussians, discs and round ones, colored by the views."""
 
 import math
 from dataclasses import dataclass
@@ -34,14 +34,14 @@ class InitialPoints:
 
 
 def mean_colors(views: Views, points: Tensor) -> Tensor:
-    """The mean colour that the views show at each point, through whatever lies before it.
+    """The mean color that the views show at each point, through whatever lies before it.
 
     Args:
         views: V views.
         points: [N, 3] in the world.
 
     Returns:
-        [N, 3] in [0, 1]; grey where no view shows foreground.
+        [N, 3] in [0, 1]; gray where no view shows foreground.
     """
     cameras = views.cameras
     local = points @ cameras.viewmats[:, :3, :3].transpose(1, 2) + cameras.viewmats[:, None, :3, 3]
@@ -63,7 +63,7 @@ def initial_splats(
     sh_degree: int,
     normals: Tensor | None = None,
 ) -> GaussianSplats:
-    """Gaussians at points, as large as the distance to their neighbours.
+    """Gaussians at points, as large as the distance to their neighbors.
 
     Args:
         points: [N, 3]

@@ -1,4 +1,4 @@
-"""What a fit of Gaussians minimises (Kerbl et al. [23], Equation 7, and the same for alpha)."""
+"""What a fit of Gaussians minimizes (Kerbl et al. [23], Equation 7, and the same for alpha)."""
 
 from torch import Tensor
 
@@ -25,7 +25,7 @@ def loss_color(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def loss_view(rgb: Tensor, alpha: Tensor, target_rgb: Tensor, target_alpha: Tensor) -> Tensor:
-    """The whole loss of V renderings: of colour, and of opacity.
+    """The whole loss of V renderings: of color, and of opacity.
 
     Args:
         rgb: [V, 3, H, W] over white.

@@ -1,4 +1,4 @@
-"""The Gaussians of a fit as optimised tensors, in the layout of gsplat's densification."""
+"""The Gaussians of a fit as optimized tensors, in the layout of gsplat's densification."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from hi3d.splats import GaussianSplats
 
 
 class SplatParameters:
-    """Tensors under optimisation, each with an Adam of its own; their rows can be replaced.
+    """Tensors under optimization, each with an Adam of its own; their rows can be replaced.
 
     `tensors` and `optimizers` have the names that gsplat's strategies expect: means, quats, scales
     (logarithms), opacities (logits), sh0 and, above degree 0, shN.
@@ -48,7 +48,7 @@ class SplatParameters:
             optimizer.param_groups[0]["lr"] = self.learning_rates[name] * factor
 
     def step(self) -> None:
-        """One step of every optimiser; the gradients are gone afterwards."""
+        """One step of every optimizer; the gradients are gone afterwards."""
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

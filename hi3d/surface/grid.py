@@ -1,4 +1,4 @@
-"""Signed distance and colour on a trilinear grid.
+"""Signed distance and color on a trilinear grid.
 
 `GridField` is the dense value that fitting starts from and returns. `ActiveGrid` holds the vertices
 near the surface as parameters, so that a step costs what the surface needs and not what the volume
@@ -24,7 +24,7 @@ class GridField:
     sdf: Tensor  # [R, R, R]
     """Signed distance in world units, negative inside, indexed x, y, z."""
     rgb_logits: Tensor  # [R, R, R, 3]
-    """Colour before the sigmoid."""
+    """Color before the sigmoid."""
     half_extent: float
     """The vertices span [-half_extent, half_extent] in each axis, ends included."""
 
@@ -42,7 +42,7 @@ class GridField:
 
     @property
     def voxel_size(self) -> float:
-        """Distance between neighbouring vertices, in world units."""
+        """Distance between neighboring vertices, in world units."""
         return 2 * self.half_extent / (self.resolution - 1)
 
     def query(self, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,7 @@ class ActiveGrid(nn.Module):
     cell_active: Tensor
     """[R-1, R-1, R-1] uint8."""
     interior: Tensor
-    """[I] int64: flat indices of the vertices whose six neighbours are all active."""
+    """[I] int64: flat indices of the vertices whose six neighbors are all active."""
     bounds: Tensor
     """[2, 3] lowest and highest corner of the active cells, in world units."""
 
@@ -134,7 +134,7 @@ class ActiveGrid(nn.Module):
 
     @property
     def voxel_size(self) -> float:
-        """Distance between neighbouring vertices, in world units."""
+        """Distance between neighboring vertices, in world units."""
         return self.field.voxel_size
 
     def contains(self, points: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class ActiveGrid(nn.Module):
 
         Returns:
             gradients [N, 3] of the SDF by central differences; laplacians [N] of the SDF in voxels
-            and [N, 3] of the colour logits: mean of the six neighbours minus the vertex.
+            and [N, 3] of the color logits: mean of the six neighbors minus the vertex.
         """
         index, R = self.vertex_index.flatten(), self.resolution
         center = index[vertices]
@@ -235,7 +235,7 @@ def trilinear_corners(points: Tensor, resolution: int, half_extent: float) -> tu
 
 
 def surface_cells(sdf: Tensor, dilation: int) -> Tensor:
-    """Cells that the zero level set crosses, with their neighbours up to `dilation` cells away.
+    """Cells that the zero level set crosses, with their neighbors up to `dilation` cells away.
 
     Args:
         sdf: [R, R, R].
@@ -254,7 +254,7 @@ def surface_cells(sdf: Tensor, dilation: int) -> Tensor:
 
 
 def dilated(cells: Tensor, steps: int) -> Tensor:
-    """Cells with their neighbours, diagonal ones too, up to `steps` cells away. [D, H, W] bool"""
+    """Cells with their neighbors, diagonal ones too, up to `steps` cells away. [D, H, W] bool"""
     for axis in range(3):
         for _ in range(steps):
             grown = cells.clone()

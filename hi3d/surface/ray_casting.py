@@ -52,7 +52,7 @@ class RayCaster:
         return face, torch.stack([1 - u - v, u, v], dim=-1)
 
     def depth(self, cameras: Cameras, view: int) -> Tensor:
-        """Depth along one camera's z axis at the pixel centres, infinity where there is no surface.
+        """Depth along one camera's z axis at the pixel centers, infinity where there is no surface.
 
         Returns:
             [H, W], in world units, on the CPU.

@@ -23,7 +23,7 @@ TRUNCATION_VOXELS = 3.0
 """A depth says something about points up to this far behind it. Walls thinner than twice this are
 thickened or lost."""
 POINTS_AT_ONCE = 1 << 19
-COLOR_MARGIN = 0.01  # colours are kept this far from 0 and 1, where the logit is infinite
+COLOR_MARGIN = 0.01  # colors are kept this far from 0 and 1, where the logit is infinite
 
 
 def fuse_depth(
@@ -109,10 +109,10 @@ def _surface_maps(depth: Tensor, alpha: Tensor, camera: Cameras) -> _SurfaceMaps
 
 
 def _slope(positions: Tensor, depth: Tensor, axis: int) -> Tensor:
-    """Step to the neighbouring surface point on the side where depth changes less. [H, W, 3]"""
+    """Step to the neighboring surface point on the side where depth changes less. [H, W, 3]"""
     forward = positions.roll(-1, axis) - positions
     jump = (depth.roll(-1, axis) - depth).abs()
-    # A neighbour without depth, or on the other side of the image, is no neighbour.
+    # A neighbor without depth, or on the other side of the image, is no neighbor.
     jump = torch.where((depth.roll(-1, axis) > 0) & (depth > 0), jump, torch.inf)
     jump.select(axis, -1).fill_(torch.inf)
     backward, jump_back = forward.roll(1, axis), jump.roll(1, axis)
@@ -171,6 +171,6 @@ class _Sums:
         return torch.where(free, torch.maximum(mean, front), mean).clamp(-truncation, truncation)
 
     def colors(self) -> Tensor:
-        """The mean colour, grey where nothing is known. [N, 3]"""
+        """The mean color, gray where nothing is known. [N, 3]"""
         mean = self.rgb / self.weight.clamp_min(1e-12)[:, None]
         return torch.where(self.weight[:, None] > 0, mean, 0.5)

@@ -53,7 +53,7 @@ def flatten_unseen_side(mesh: trimesh.Trimesh, positions: np.ndarray) -> trimesh
 
     Args:
         mesh: closed, outward-oriented.
-        positions: [V, 3] camera centres.
+        positions: [V, 3] camera centers.
 
     Returns:
         A new mesh.
@@ -85,7 +85,7 @@ def rim_curvature(
     """How fast the surface turns downwards towards a patch.
 
     Args:
-        mesh: its edges say who is whose neighbour.
+        mesh: its edges say who is whose neighbor.
         around: [N] bool, the patch.
         angles: [N] of the surface below upright, in radians.
         num_edges: from the vertices next to the patch to those that they are compared with.
@@ -187,7 +187,7 @@ def seen_vertices(mesh: trimesh.Trimesh, positions: np.ndarray) -> np.ndarray:
 
     Args:
         mesh: closed, outward-oriented.
-        positions: [V, 3] camera centres.
+        positions: [V, 3] camera centers.
 
     Returns:
         [number of vertices] bool.
@@ -208,7 +208,7 @@ def facing_cosines(mesh: trimesh.Trimesh, positions: np.ndarray) -> np.ndarray:
 
     Args:
         mesh: outward-oriented.
-        positions: [V, 3] camera centres.
+        positions: [V, 3] camera centers.
 
     Returns:
         [number of vertices] cosines.
@@ -230,7 +230,7 @@ def closed_gaps(mesh: trimesh.Trimesh, chosen: np.ndarray, num_edges: int) -> np
     """The chosen vertices with their narrow gaps: grown and shrunk by so many edges.
 
     Args:
-        mesh: its edges say who is whose neighbour.
+        mesh: its edges say who is whose neighbor.
         chosen: [N] bool.
         num_edges: half the width of the widest gap that is closed.
 
@@ -257,12 +257,12 @@ def touching(mesh: trimesh.Trimesh, chosen: np.ndarray) -> np.ndarray:
 
 
 def harmonic(mesh: trimesh.Trimesh, values: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Values of which the free ones are the mean of their neighbours'.
+    """Values of which the free ones are the mean of their neighbors'.
 
     Args:
-        mesh: its edges say who is whose neighbour.
+        mesh: its edges say who is whose neighbor.
         values: [N] one value a vertex, or [N, K] several.
-        free: [N] bool; a connected patch of free vertices without a fixed neighbour keeps its mean.
+        free: [N] bool; a connected patch of free vertices without a fixed neighbor keeps its mean.
 
     Returns:
         The values, the fixed ones as they were.
@@ -273,7 +273,7 @@ def harmonic(mesh: trimesh.Trimesh, values: np.ndarray, free: np.ndarray) -> np.
     both = np.concatenate([edges, edges[:, ::-1]])
     adjacency = csr_matrix((np.ones(len(both)), (both[:, 0], both[:, 1])), shape=(count, count))
     rows = adjacency[np.flatnonzero(free)]
-    # The tiny pull to the present values keeps patches without fixed neighbours solvable.
+    # The tiny pull to the present values keeps patches without fixed neighbors solvable.
     pull = 1e-9
     degree = np.asarray(rows.sum(1)).ravel()
     system = diags(degree + pull) - rows[:, np.flatnonzero(free)]

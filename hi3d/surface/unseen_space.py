@@ -29,7 +29,7 @@ def fill_unseen_space(field: GridField, cameras: Cameras) -> GridField:
         cameras: of the views that it was fitted to.
 
     Returns:
-        The field with other distances where something was filled; colours stay.
+        The field with other distances where something was filled; colors stay.
 
     Raises:
         InputError: the field has no surface.

@@ -18,11 +18,11 @@ HALF_EXTENT = 0.55
 MIN_INSIDE = 8
 """A field with fewer grid vertices inside holds no surface worth the name."""
 PLAIN_RANGE = 0.02
-"""A frame filled with a colour that varies less than this shows nothing."""
+"""A frame filled with a color that varies less than this shows nothing."""
 
 
 def shows_object(views: Views) -> Tensor:
-    """Which views show an object; empty ones and frames of one colour do not.
+    """Which views show an object; empty ones and frames of one color do not.
 
     A single empty view would carve the whole hull away, and a black frame would fill it.
 
@@ -126,7 +126,7 @@ def shared_hull(
 
 
 def silhouette_distance(alpha: Tensor) -> Tensor:
-    """Signed distance in pixels of pixel centres to the silhouette's edge, negative inside.
+    """Signed distance in pixels of pixel centers to the silhouette's edge, negative inside.
 
     Args:
         alpha: [H, W] in [0, 1].
@@ -138,7 +138,7 @@ def silhouette_distance(alpha: Tensor) -> Tensor:
     diagonal = float(np.hypot(*inside.shape))
     if inside.all() or not inside.any():  # no edge in the image
         return torch.full_like(alpha, -diagonal if inside.all() else diagonal)
-    # Pixel centres lie half a pixel from the edge between an inside and an outside pixel.
+    # Pixel centers lie half a pixel from the edge between an inside and an outside pixel.
     outer, inner = distance_transform_edt(~inside), distance_transform_edt(inside)
     distance = np.where(inside, 0.5 - inner, outer - 0.5).astype(np.float32)
     return torch.from_numpy(distance).to(alpha.device)

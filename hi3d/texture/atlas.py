@@ -17,7 +17,7 @@ MIN_SIZE = 0.1
 
 @dataclass(frozen=True)
 class Texels:
-    """The T texels that lie on one of F faces, with the surface point at their centre."""
+    """The T texels that lie on one of F faces, with the surface point at their center."""
 
     index: Tensor  # [T] int64
     """Row * resolution + column."""
@@ -148,7 +148,7 @@ def surface_texels(
         resolution: height and width of the texture.
 
     Returns:
-        The texels whose centre lies on a face, and one for each face that covers no centre, if the
+        The texels whose center lies on a face, and one for each face that covers no center, if the
         texel in its middle is free.
     """
     flat = torch.stack([uvs[:, 0], 1 - uvs[:, 1], torch.zeros(len(uvs))], dim=-1) * resolution
@@ -181,7 +181,7 @@ def surface_texels(
 def _with_small_faces(
     index: Tensor, face: Tensor, barycentric: Tensor, middles: Tensor, resolution: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Add a texel for each face that covers no texel's centre, in order of `index`.
+    """Add a texel for each face that covers no texel's center, in order of `index`.
 
     Args:
         index: [T] row * resolution + column

@@ -33,7 +33,7 @@ MAX_RESOLUTION = 8192
 PADDING = 4  # texels between the charts of the atlas, against bleeding in mipmaps
 ANGLE_POWER = 8.0  # of cos(angle to the surface normal) in a view's weight: frontal views lead
 DISTANCE_POWER = 2.0  # of a view's pixels per world unit in its weight: nearer views lead
-MIN_COS = 0.15  # views that see the surface flatter than this do not colour it
+MIN_COS = 0.15  # views that see the surface flatter than this do not color it
 EDGE_WIDTH = 4  # pixels from a silhouette or occlusion edge over which a weight rises to 1
 MIN_ALPHA = 0.95  # fainter pixels hold some of the white background and are not used
 
@@ -58,16 +58,16 @@ def bake_texture(
     config: TextureConfig | None = None,
     photo: Views | None = None,
 ) -> SurfaceMesh:
-    """Cut the surface into an atlas and colour it from the views that see it.
+    """Cut the surface into an atlas and color it from the views that see it.
 
     A texel takes the weighted mean of the views in which its surface point is not hidden; a view
     weighs more the more frontal and nearer it is, and the farther the texel is from silhouettes and
-    occlusion edges, where an error in shape would take the colour of what lies behind. Then the
-    texels are optimised against the views. Texels that no view sees take the colours around them,
+    occlusion edges, where an error in shape would take the color of what lies behind. Then the
+    texels are optimized against the views. Texels that no view sees take the colors around them,
     along the surface. The work is done on the CPU.
 
     Args:
-        mesh: the surface, in the world coordinates of the cameras; its colours are not used.
+        mesh: the surface, in the world coordinates of the cameras; its colors are not used.
         views: the images, over white.
         config: defaults to `TextureConfig()`.
         photo: one or more of the views at a resolution of their own. A view of more pixels weighs
@@ -115,8 +115,8 @@ def _blend_views(
 
     Returns:
         rgb: [T, 3]
-        best_trust: [T] the largest trust a view coloured the texel with, 0 for unseen ones.
-        targets: of the V views, for the optimisation, where they are wanted.
+        best_trust: [T] the largest trust a view colored the texel with, 0 for unseen ones.
+        targets: of the V views, for the optimization, where they are wanted.
     """
     caster = RayCaster(vertices, faces)
     mean = WeightedMean(len(texels.index))

@@ -1,4 +1,4 @@
-"""One colour for every texel: the weighted mean of the views that see it."""
+"""One color for every texel: the weighted mean of the views that see it."""
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ def sighting_weight(sighting: Sighting, angle_power: float, distance_power: floa
 
 
 class WeightedMean:
-    """The weighted mean of the colours that views give T texels."""
+    """The weighted mean of the colors that views give T texels."""
 
     def __init__(self, num_texels: int):
         """Args:

@@ -28,7 +28,7 @@ class Target:
     pixels: Tensor  # [P] int32
     """Row * width + column."""
     rgb: Tensor  # [P, 3]
-    """Their colours."""
+    """Their colors."""
     lookups: Tensor  # [S * S, P, 2]
     """Where S x S rays through each pixel meet the texture; -1 and 1 are its borders."""
     sighting: Sighting
@@ -103,7 +103,7 @@ def optimize_texels(
     """Lower the squared difference of the rendered texture and the views.
 
     Args:
-        rgb: [T, 3] colours to begin with, in [0, 1].
+        rgb: [T, 3] colors to begin with, in [0, 1].
         step_size: [T] share of the mean difference that each texel takes up, in [0, 1].
         texel_of_pixel: [R, R] the texel that each pixel of the texture shows.
         targets: V views.

@@ -12,13 +12,13 @@ from hi3d.texture.atlas import Texels, sample_image
 
 EDGE_TRUST = 1e-3  # of pixels on an edge: they decide only where no view is better
 OCCLUSION_MARGIN = 2e-3  # a texel this close behind the first hit is that hit, world units
-CARRIED_PIXELS = 2  # colour is carried this far beyond the silhouette
+CARRIED_PIXELS = 2  # color is carried this far beyond the silhouette
 STEP_HEIGHT = 0.01  # depth steps below this are no occlusion edges, world units
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """The N texels that one view can colour."""
+    """The N texels that one view can color."""
 
     texels: Tensor  # [N] int32
     """Numbers of the texels."""
@@ -50,7 +50,7 @@ def see_texels(
         caster: the surface.
         depth: [H, W] of the surface in this view, infinity where there is none.
         trust: [1, H, W], from `trusted_image`.
-        min_cos: views that see the surface flatter than this do not colour it.
+        min_cos: views that see the surface flatter than this do not color it.
 
     Returns:
         N of the T texels.
@@ -86,7 +86,7 @@ def see_texels(
 def trusted_image(
     rgb: Tensor, alpha: Tensor, depth: Tensor, focal: float, min_alpha: float, edge_width: int
 ) -> Tensor:
-    """Colours free of background, with the trust in every pixel.
+    """Colors free of background, with the trust in every pixel.
 
     Args:
         rgb: [3, H, W] over white.
@@ -97,7 +97,7 @@ def trusted_image(
         edge_width: pixels over which trust rises.
 
     Returns:
-        [4, H, W]: colour, and trust in [0, 1]: 0 outside the object, EDGE_TRUST on silhouettes
+        [4, H, W]: color, and trust in [0, 1]: 0 outside the object, EDGE_TRUST on silhouettes
         and occlusion edges, rising from there to 1 over `edge_width` pixels.
     """
     opaque = (alpha >= min_alpha).float()
@@ -107,7 +107,7 @@ def trusted_image(
         inside = -max_pool2d(-inside[None], 3, stride=1, padding=1)[0]
         trust += inside / edge_width
     color = (rgb - (1 - alpha)) / alpha.clamp_min(min_alpha) * opaque
-    # The object's colour is carried outwards, so that interpolation never reads background: one
+    # The object's color is carried outwards, so that interpolation never reads background: one
     # pixel farther than it is trusted.
     usable = colored = opaque
     for _ in range(CARRIED_PIXELS + 1):

@@ -10,8 +10,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from rich.progress import Progress, TaskID
 
+from hi3d.diffusion.model_card import write_model_card
 from hi3d.progress import console, progress_bar
 from hi3d.training.module import TrainingModule
+from hi3d.training.watching.model_card import training_card
 
 
 class StepProgress(Callback):
@@ -82,6 +84,8 @@ class ExportModel(Callback):
             if trainer.is_global_zero:
                 with replaced_folder(self.folder) as folder:
                     module.export(folder, network)
+                    card = training_card(module.experiment, trainer.global_step, trainer.world_size)
+                    write_model_card(folder, card)
 
 
 @contextmanager

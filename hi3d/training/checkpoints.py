@@ -70,7 +70,7 @@ class KeepCheckpoints(Checkpoint):
     def __init__(self, folder: Path, every_steps: int):
         """Args:
         folder: of the checkpoints.
-        every_steps: optimiser steps between them.
+        every_steps: optimizer steps between them.
         """
         self.folder = folder
         self.every_steps = every_steps

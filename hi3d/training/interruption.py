@@ -31,13 +31,13 @@ class NonFiniteError(RuntimeError):
 class StopOnSignal(Callback):
     """SIGINT, SIGTERM and in a SLURM job SIGUSR1 end the training between two batches.
 
-    A validation ends after its batch, a training after its optimiser step, where nothing is half
+    A validation ends after its batch, a training after its optimizer step, where nothing is half
     done. All processes stop in the same place, whichever of them got the signal. The same signal
     once more acts at once, as if there were no training.
     """
 
     def __init__(self, accumulate: int = 1) -> None:
-        """Args: accumulate: batches of an optimiser step."""
+        """Args: accumulate: batches of an optimizer step."""
         self.accumulate = accumulate
         self.received = 0
 
@@ -58,7 +58,7 @@ class StopOnSignal(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Stop between optimiser steps."""
+        """Stop between optimizer steps."""
         if batch_idx % self.accumulate == 0:
             self._stop(trainer)
 

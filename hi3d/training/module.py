@@ -1,4 +1,4 @@
-"""What every training shares: optimiser, schedule, moving average, lean checkpoints."""
+"""What every training shares: optimizer, schedule, moving average, lean checkpoints."""
 
 import math
 from abc import ABC, abstractmethod
@@ -106,7 +106,7 @@ class TrainingModule(pl.LightningModule, ABC):
                 self.average.restart()
 
     def configure_optimizers(self) -> Any:
-        """AdamW over the network, the schedule stepped every optimiser step."""
+        """AdamW over the network, the schedule stepped every optimizer step."""
         optim, max_steps = self.experiment.optim, self.experiment.trainer.max_steps
         optimizer = build_optimizer(
             [p for p in self.network.parameters() if p.requires_grad],
@@ -160,7 +160,7 @@ class TrainingModule(pl.LightningModule, ABC):
         self._losses_are_finite &= bool(loss.isfinite().all())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Without gradients an optimiser leaves weights and moments alone: skip bad steps so.
+        """Without gradients an optimizer leaves weights and moments alone: skip bad steps so.
 
         Raises:
             NonFiniteError: `optim.max_skipped` steps in a row were skipped.

@@ -36,7 +36,7 @@ class BatchPosition:
     phase: str = "train"
     """`train`, `validation` or `samples`."""
     step: int = 0
-    """Optimiser steps done; 0 in a validation, so that every one draws alike."""
+    """Optimizer steps done; 0 in a validation, so that every one draws alike."""
     first: int = 0
     """Number of the batch's first orbit within the step (of all processes and micro-batches) or
     within the validation set."""

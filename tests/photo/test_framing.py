@@ -145,7 +145,7 @@ def test_huge_image_is_refused_by_its_header(tmp_path, side):
 
 def test_nothing_to_see(tmp_path):
     refused(Image.new("RGBA", (64, 64), (255, 0, 0, 0)), "fully transparent")
-    refused(Image.new("RGB", (64, 64), (90, 120, 80)), "one uniform colour")
+    refused(Image.new("RGB", (64, 64), (90, 120, 80)), "one uniform color")
     refused(scene_photo(), "no transparent background", ForegroundConfig(matting="alpha"))
 
 

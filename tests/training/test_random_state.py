@@ -84,15 +84,15 @@ def test_no_two_orbits_of_a_step_draw_alike():
         ("nano/stage2.yaml", ["stage1_share=0.5"]),
     ],
 )
-def test_twenty_steps_equal_ten_and_ten(config, more, orbits, tiny_models, tmp_path):
+def test_ten_steps_equal_five_and_five(config, more, orbits, tiny_models, tmp_path):
     def run(name: str, steps: int, *words: str) -> None:
-        words = (*COMMON, *more, "trainer.checkpoint_every=7", f"trainer.max_steps={steps}", *words)
+        words = (*COMMON, *more, "trainer.checkpoint_every=4", f"trainer.max_steps={steps}", *words)
         train(debug_experiment(config, orbits, tiny_models, tmp_path / name, *words))
 
-    run("whole", 20, "data.val=null")
-    run("parts", 10, "trainer.val_every=5", "trainer.val_batches=1")  # changes no draw
+    run("whole", 10, "data.val=null")
+    run("parts", 5, "trainer.val_every=3", "trainer.val_batches=1")  # changes no draw
     torch.manual_seed(99)
-    run("parts", 20, "data.val=null", "resume=last")
+    run("parts", 10, "data.val=null", "resume=last")
     whole, parts = load(tmp_path / "whole"), load(tmp_path / "parts")
     for part in KEPT:
         assert_same(whole[part], parts[part])

@@ -129,6 +129,7 @@ def test_two_steps(config, orbits, tiny_models, tmp_path, golden, monkeypatch):
     torch.manual_seed(experiment.seed)
     model = train(experiment)
     assert (model / "model_index.json").is_file()
+    assert "Steps: 2 of 2" in (model / "README.md").read_text()
     assert any(model.rglob("*.safetensors"))
     assert len(losses) == 2
     checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)

@@ -37,7 +37,7 @@ NO_ELEMENT = PlyElement(0)
 
 
 def read_ply(path: Path, max_texture_side: int, root: Path | None = None) -> list[ObjectPart]:
-    """Parts of a PLY file, with the textures that it names, or colors in sRGB, or light grey.
+    """Parts of a PLY file, with the textures that it names, or colors in sRGB, or light gray.
 
     Textures (`comment TextureFile`) need texture coordinates at vertices or faces; `texnumber`
     tells several apart. Without them colors count, those of vertices before those of faces, by all
@@ -100,7 +100,7 @@ def _untextured(
     faces: np.ndarray,
     of_polygons: tuple[np.ndarray, np.ndarray] | None,
 ) -> ObjectPart:
-    """A part with the colors of vertices, of face corners, or of faces, or light grey.
+    """A part with the colors of vertices, of face corners, or of faces, or light gray.
 
     Args:
         of_polygons: the polygon [F] and the corners in its lists [F, 3] of each triangle.

@@ -19,7 +19,7 @@ class Look:
     """The unlit look of the triangles of one material."""
 
     rgb: np.ndarray  # [3]
-    """Base colour in sRGB."""
+    """Base color in sRGB."""
     alpha: float
     alpha_mode: AlphaMode
     texture: np.ndarray | None = None  # [H, W, 4] uint8

@@ -1,4 +1,4 @@
-"""Materials of MTL files, as far as they decide the unlit base colour."""
+"""Materials of MTL files, as far as they decide the unlit base color."""
 
 import re
 from dataclasses import dataclass, field

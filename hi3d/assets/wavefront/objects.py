@@ -16,7 +16,7 @@ from hi3d.errors import InputError
 def read_obj(path: Path, max_texture_side: int, root: Path | None = None) -> list[ObjectPart]:
     """Parts of an OBJ file, one for each material, with the file's axes.
 
-    Kd and vertex colours are sRGB. `map_Kd` replaces Kd, vertex colours replace Kd without a
+    Kd and vertex colors are sRGB. `map_Kd` replaces Kd, vertex colors replace Kd without a
     texture; faces without texture coordinates take no texture. `d` and `map_d` give alpha; the
     alpha of `map_Kd` itself only counts where `map_d` names it. Black materials with emission take
     that. Textures are looked up beside the MTL file, then beside the OBJ. Where `mtllib`

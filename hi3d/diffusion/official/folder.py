@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hi3d.diffusion.model_card import converted_card, write_model_card
 from hi3d.diffusion.official.checkpoint import (
     CONDITION_VAE,
     VAE,
@@ -68,13 +69,14 @@ def convert_checkpoint(
             networks = {part.name: part.network for part in parts} | {"scheduler": scheduler}
             pipeline, settings = PIPELINES[source]
             write_model_index(partial, networks, pipeline, **settings)
+            write_model_card(partial, converted_card(source, Path(path).name))
             os.replace(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def with_condition_encoder(checkpoint: dict[str, Tensor]) -> dict[str, Tensor]:
-    """SVD's file: the encoder that was kept with its quantisation layer is the autoencoder's.
+    """SVD's file: the encoder that was kept with its quantization layer is the autoencoder's.
 
     SVD's first stage has no such layer, and diffusers' class has one; the encoder of the
     condition has both.

@@ -37,7 +37,7 @@ class Layout:
     front: str = "x"
     """Axis that the photo sees: x, -x, y, -y, z or -z."""
     scale: Literal["as is", "unit"] = "as is"
-    """`unit`: its unit is not the truth's; the longest side is made 1 and centred."""
+    """`unit`: its unit is not the truth's; the longest side is made 1 and centered."""
     certain: bool = True
     """Whether front and scale are those that the method's code states; else align the meshes."""
 

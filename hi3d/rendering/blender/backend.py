@@ -5,7 +5,7 @@ Blender's Python module lives in an environment of its own (`bpy` pins its own n
     python3.11 -m venv blender-env && blender-env/bin/pip install bpy==4.5.15
     export HI3D_BLENDER_PYTHON=$PWD/blender-env/bin/python
 
-A `blender` executable (4.2 to 4.5) serves as well. Geometry, base colours, textures and cameras are
+A `blender` executable (4.2 to 4.5) serves as well. Geometry, base colors, textures and cameras are
 the arrays that the other backends draw, so the pictures differ by the renderer alone. What does
 differ: Cycles averages a pixel in linear light and the others in sRGB, it does not filter textures
 beyond its samples, and with the shadings `uniform` and `key` it shows occlusion and shadows.
@@ -93,7 +93,7 @@ SYNCDREAMER = BlenderSettings(
     environment=0.5,
 )
 """Of the SyncDreamer sets, with shading `uniform`: 128 samples, denoised, a pixel filter so narrow
-that edges are not smoothed, bounces 1/1/3/3, and a grey environment (0.5). The sets' materials are
+that edges are not smoothed, bounces 1/1/3/3, and a gray environment (0.5). The sets' materials are
 the files' own with their gloss; ours are diffuse."""
 
 

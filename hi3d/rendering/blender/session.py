@@ -73,7 +73,7 @@ class Session:
         cycles.samples, cycles.use_denoising = job["samples"], job["denoise"]
         cycles.pixel_filter_type, cycles.filter_width = job["filter"], job["filter_width"]
         self._render_views(job, camera, folder, "")
-        # The z pass is that of the first sample: with a point filter it lies at the pixel centre.
+        # The z pass is that of the first sample: with a point filter it lies at the pixel center.
         cycles.samples, cycles.use_denoising, cycles.max_bounces = 1, False, 0
         cycles.pixel_filter_type, cycles.filter_width = "BOX", POINT_FILTER
         layer.pass_alpha_threshold = job["min_alpha"]
@@ -178,7 +178,7 @@ class Session:
         return material
 
     def _clamped(self, node: Any, link: Any, uv: Any, clamped: list[bool], size: Any) -> Any:
-        """UVs held between the centres of the edge texels along the axes that are clamped."""
+        """UVs held between the centers of the edge texels along the axes that are clamped."""
         parts, joined = node("ShaderNodeSeparateXYZ"), node("ShaderNodeCombineXYZ")
         link(uv, parts.inputs[0])
         for axis in (0, 1):

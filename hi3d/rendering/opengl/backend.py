@@ -141,7 +141,7 @@ class _Targets:
         """
         gl = self.gl
         self.msaa.use()
-        # Blending premultiplied colours over white with alpha 0 gives "RGB over white" directly.
+        # Blending premultiplied colors over white with alpha 0 gives "RGB over white" directly.
         self.msaa.clear(1.0, 1.0, 1.0, 0.0, depth=1.0)
         gl.enable_only(gl.DEPTH_TEST)
         blended = [upload for upload in order if upload.group.alpha_mode == "BLEND"]

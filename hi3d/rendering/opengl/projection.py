@@ -9,7 +9,7 @@ def hidden_side(signed_z: np.ndarray) -> str | None:
     """The side of all triangles that cannot be seen, "front" or "back", for GL.
 
     Leaving it out saves a fifth of the time of closed objects, also where those are inside out. A
-    few centres on outlines fall on the far side of closed objects too.
+    few centers on outlines fall on the far side of closed objects too.
     """
     num_front, num_back = np.count_nonzero(signed_z > 0), np.count_nonzero(signed_z < 0)
     few = MAX_STRAY_SHARE * (num_front + num_back)

@@ -99,7 +99,7 @@ def average_shader(supersampling: int, samples_per_pixel: int) -> str:
     """Fragment shader that gives the mean of all samples of S x S pixels.
 
     Both numbers are constants of the source, so that drivers unroll the loops: a software
-    rasteriser takes twice as long over loops that end at a uniform.
+    rasterizer takes twice as long over loops that end at a uniform.
     """
     head = f"#version 400\n#define S {supersampling}\n#define N {samples_per_pixel}\n"
     return head + AVERAGE_SHADER

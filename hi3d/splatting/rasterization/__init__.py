@@ -1,1 +1,1 @@
-"""Three rasterisers of Gaussians behind one function."""
+"""Three rasterizers of Gaussians behind one function."""

@@ -1,4 +1,4 @@
-"""The rasteriser on CUDA: gsplat, which does projection, colours and compositing in one call."""
+"""The rasterizer on CUDA: gsplat, which does projection, colors and compositing in one call."""
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def rasterize_gsplat(
         [V, N, 2] in pixels (of the graph) and radii [V, N, 2] in pixels.
 
     Raises:
-        ValueError: the splats are not on a CUDA device: gsplat does not rasterise elsewhere.
+        ValueError: the splats are not on a CUDA device: gsplat does not rasterize elsewhere.
     """
     if splats.means.device.type != "cuda":
         raise ValueError(f"gsplat needs a CUDA device, the splats are on {splats.means.device}")

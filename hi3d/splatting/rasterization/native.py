@@ -1,4 +1,4 @@
-"""The rasteriser on the CPU: autograd around the kernels of `splat_raster.c`."""
+"""The rasterizer on the CPU: autograd around the kernels of `splat_raster.c`."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def rasterize_native(
         if tensor.shape != shape or tensor.dtype != torch.float32 or tensor.device.type != "cpu":
             raise ValueError(f"{name} must be {list(shape)} float32 on the CPU")
     if raster_kernel() is None:
-        raise ValueError("the rasteriser is not compiled: use backend='torch'")
+        raise ValueError("the rasterizer is not compiled: use backend='torch'")
     lists = tile_lists(means2d, conics, opacities, radii, depths, width, height)
     return composite(means2d, conics, opacities, radii, features, lists, width, height)
 

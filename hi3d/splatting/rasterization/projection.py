@@ -24,7 +24,7 @@ class ProjectedSplats:
     """N Gaussians on the image planes of V cameras."""
 
     means2d: Tensor  # [V, N, 2]
-    """Centres in pixels; pixel centres lie at +0.5."""
+    """Centers in pixels; pixel centers lie at +0.5."""
     conics: Tensor  # [V, N, 3]
     """Inverse of the 2D covariances in 1/px^2: xx, xy, yy."""
     depths: Tensor  # [V, N]
@@ -103,7 +103,7 @@ def project_splats(
     `NEAR_PLANE`, outside the image or fainter than 1/255 get a radius of 0.
 
     Args:
-        means: [N, 3] centres in the world.
+        means: [N, 3] centers in the world.
         quats: [N, 4] rotations, wxyz.
         scales: [N, 3] standard deviations.
         opacities: [N] in [0, 1].
@@ -155,7 +155,7 @@ def project_splats(
 
 
 def evaluate_harmonics(sh: Tensor, directions: Tensor) -> Tensor:
-    """Colours of spherical harmonics seen along `directions`, as 3DGS defines them.
+    """Colors of spherical harmonics seen along `directions`, as 3DGS defines them.
 
     Args:
         sh: [N, K, 3], K = 1, 4, 9 or 16.

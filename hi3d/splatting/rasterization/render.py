@@ -1,4 +1,4 @@
-"""One function over the three rasterisers."""
+"""One function over the three rasterizers."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -26,13 +26,13 @@ class RenderedSplats:
     """What V cameras see."""
 
     rgb: Tensor  # [V, 3, H, W]
-    """Colour over the background; not clamped at 1."""
+    """Color over the background; not clamped at 1."""
     alpha: Tensor  # [V, 1, H, W]
     """Opacity in [0, 1]."""
     depth: Tensor  # [V, 1, H, W]
-    """Mean depth along the camera's z axis, weighted as the colours are; 0 where alpha is 0."""
+    """Mean depth along the camera's z axis, weighted as the colors are; 0 where alpha is 0."""
     means2d: Tensor  # [V, N, 2]
-    """Projected centres in pixels: a node of the graph, whose gradient guides densification."""
+    """Projected centers in pixels: a node of the graph, whose gradient guides densification."""
     radii: Tensor  # [V, N, 2]
     """Half sizes of the Gaussians' boxes in pixels; 0 where one cannot touch a pixel."""
 
@@ -43,7 +43,7 @@ class RenderedSplats:
 
 
 def choose_backend(means: Tensor) -> SplatBackend:
-    """The fastest rasteriser for Gaussians where `means` lie: gsplat on CUDA, C on the CPU.
+    """The fastest rasterizer for Gaussians where `means` lie: gsplat on CUDA, C on the CPU.
 
     Other devices, other types than float32, and a CPU without a compiler get the torch one.
     """
@@ -65,7 +65,7 @@ def rasterize(
     Args:
         splats: N Gaussians. Those with NaN, infinite or absurdly large numbers are left out.
         cameras: V cameras on the same device.
-        background: grey level in [0, 1] behind the object; 1 is white.
+        background: gray level in [0, 1] behind the object; 1 is white.
         backend: "gsplat" (CUDA), "native" (C on the CPU), "torch" (anywhere, slow), or "auto":
             the fastest there is for the splats' device.
 

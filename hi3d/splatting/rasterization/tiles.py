@@ -32,7 +32,7 @@ def bin_into_tiles(
     """List the Gaussians of every tile, sorted by depth.
 
     Args:
-        means2d: [N, 2] centres in pixels.
+        means2d: [N, 2] centers in pixels.
         radii: [N, 2] half sizes of their boxes in pixels; 0 leaves a Gaussian out.
         depths: [N] the sort key.
         width: of the image in pixels.
@@ -40,7 +40,7 @@ def bin_into_tiles(
         tile_size: side of a tile in pixels.
     """
     size = torch.tensor([-(-width // tile_size), -(-height // tile_size)]).to(means2d)
-    # Half a pixel less, as pixel centres lie at +0.5; 0.01 px more, against rounding.
+    # Half a pixel less, as pixel centers lie at +0.5; 0.01 px more, against rounding.
     low = ((means2d - radii - 0.51) / tile_size).floor().clamp(min=0).minimum(size)
     high = ((means2d + radii + 0.01) / tile_size).floor().add(1).clamp(min=0).minimum(size)
     spans = torch.where((radii > 0).all(-1, keepdim=True), high - low, torch.zeros_like(low))

@@ -1,4 +1,4 @@
-"""The readable rasteriser in torch: the oracle of the others, and what runs without a compiler."""
+"""The readable rasterizer in torch: the oracle of the others, and what runs without a compiler."""
 
 import torch
 from torch import Tensor
@@ -27,10 +27,10 @@ def rasterize_reference(
     """Composite projected Gaussians front to back (paper, Equation 3).
 
     Args:
-        means2d: [N, 2] centres in pixels; pixel centres lie at +0.5.
+        means2d: [N, 2] centers in pixels; pixel centers lie at +0.5.
         conics: [N, 3] inverse 2D covariances, xx, xy, yy.
         opacities: [N] in [0, 1].
-        features: [N, C] what is blended: colours, depth.
+        features: [N, C] what is blended: colors, depth.
         depths: [N] the order.
         radii: [N, 2] half sizes of the boxes in pixels; 0 leaves a Gaussian out.
         width: of the image in pixels.

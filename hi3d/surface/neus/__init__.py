@@ -1,1 +1,1 @@
-"""Signed distance field and colour, rendered with the weights of NeuS."""
+"""Signed distance field and color, rendered with the weights of NeuS."""

@@ -26,7 +26,7 @@ class NeusBackend(Enum):
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What each loss of a step is multiplied with; that of colours has 1."""
+    """What each loss of a step is multiplied with; that of colors has 1."""
 
     mask: float
     eikonal: float
@@ -64,10 +64,10 @@ class NeusConfig:
     """Of curvature over three voxels to each side, first and last, 0 to 1e6: against dents in
     textureless panels. Too much of it at first keeps cavities closed."""
     lambda_color_smoothness: list[float] = dataclasses.field(default_factory=lambda: [1.0, 0.003])
-    """First and last, 0 to 1e6. Where colours cannot vary much, the shape has to explain the
+    """First and last, 0 to 1e6. Where colors cannot vary much, the shape has to explain the
     images: cavities open up that a painted lid would hide."""
     regularized_vertices: int = 32768
-    """Random vertices at which a step evaluates the regularisers, 1 to 1e7."""
+    """Random vertices at which a step evaluates the regularizers, 1 to 1e7."""
     backend: NeusBackend = NeusBackend.auto
     """Which code computes a step of the grid: auto, native or torch."""
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)

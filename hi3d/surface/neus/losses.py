@@ -4,17 +4,17 @@ import torch
 from torch import Tensor
 
 COLOR_BETA = 0.01
-"""Colour differences below this are squared: an L1 loss whose gradient is continuous at zero."""
+"""Color differences below this are squared: an L1 loss whose gradient is continuous at zero."""
 OPACITY_EPS = 1e-3
 """Opacities are pulled this far from 0 and 1 before the logarithms."""
 
 
 def loss_color(rgb: Tensor, target_rgb: Tensor, ray_weights: Tensor) -> Tensor:
-    """L1 colour error (NeuS, Eq. 15), smooth below `COLOR_BETA`.
+    """L1 color error (NeuS, Eq. 15), smooth below `COLOR_BETA`.
 
     Args:
-        rgb: [B, 3] rendered colour over white.
-        target_rgb: [B, 3] the pixel's colour over white.
+        rgb: [B, 3] rendered color over white.
+        target_rgb: [B, 3] the pixel's color over white.
         ray_weights: [B] weight of the ray's view.
     """
     errors = torch.nn.functional.smooth_l1_loss(rgb, target_rgb, reduction="none", beta=COLOR_BETA)
@@ -48,7 +48,7 @@ def loss_curvature(laplacians: Tensor) -> Tensor:
     """`mean laplacian^2`: a smooth surface where the images say nothing.
 
     Args:
-        laplacians: [N] mean of the six neighbours' SDF minus the SDF, in voxels.
+        laplacians: [N] mean of the six neighbors' SDF minus the SDF, in voxels.
     """
     return laplacians.square().mean()
 
@@ -64,9 +64,9 @@ def loss_bending(wide_laplacians: Tensor) -> Tensor:
 
 
 def loss_color_smoothness(laplacians: Tensor) -> Tensor:
-    """The same for the colour logits, summed over the channels.
+    """The same for the color logits, summed over the channels.
 
     Args:
-        laplacians: [N, 3] mean of the six neighbours' logits minus the logits.
+        laplacians: [N, 3] mean of the six neighbors' logits minus the logits.
     """
     return laplacians.square().sum(-1).mean()

@@ -101,7 +101,7 @@ def render_sections(
     inv_s: Tensor,
     cos_anneal_ratio: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour over white, opacity, and the SDF's gradients in the middle of the sections.
+    """Color over white, opacity, and the SDF's gradients in the middle of the sections.
 
     Args:
         network: the field.
@@ -132,7 +132,7 @@ def render_sections(
 
 
 def hull_cells(hull: GridField, resolution: int) -> Tensor:
-    """Cells that touch the visual hull, with their neighbours. [R, R, R] bool"""
+    """Cells that touch the visual hull, with their neighbors. [R, R, R] bool"""
     inside = (hull.sdf < hull.voxel_size).float()[None, None]
     cells = interpolate(inside, size=(resolution,) * 3, mode="trilinear", align_corners=True)
     return dilated(cells[0, 0] > 0, 1)
@@ -169,7 +169,7 @@ def distances(network: FieldNetwork, wanted: Tensor, half_extent: float) -> Tens
 
 @torch.no_grad()
 def read_out(network: FieldNetwork, hull: GridField, resolution: int) -> GridField:
-    """The network's values on a grid of `resolution` vertices a side, colours near the surface."""
+    """The network's values on a grid of `resolution` vertices a side, colors near the surface."""
     half_extent = hull.half_extent
     sdf = distances(network, cell_vertices(hull_cells(hull, resolution - 1)), half_extent)
     colored = cell_vertices(surface_cells(sdf, dilation=2))

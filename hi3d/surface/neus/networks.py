@@ -1,6 +1,6 @@
-"""Signed distance and colour by the original MLP of NeuS, the alternative to the grid.
+"""Signed distance and color by the original MLP of NeuS, the alternative to the grid.
 
-It starts as a sphere by the geometric initialisation (arXiv 1911.10414, Section 4.2).
+It starts as a sphere by the geometric initialization (arXiv 1911.10414, Section 4.2).
 """
 
 import math
@@ -17,7 +17,7 @@ SPHERE_RADIUS = 0.35  # of the initial surface, in world units: within most obje
 
 
 class FieldKind(Enum):
-    """What holds signed distance and colour while NeuS is fitted."""
+    """What holds signed distance and color while NeuS is fitted."""
 
     grid = "grid"
     """Dense values near the surface, coarse to fine: seconds on a CPU."""
@@ -61,7 +61,7 @@ class FrequencyEncoding(nn.Module):
 
 
 class FieldNetwork(nn.Module):
-    """Positions to signed distance and colour; colour does not depend on the view, as in renders
+    """Positions to signed distance and color; color does not depend on the view, as in renders
     without highlights and in the texture that is baked later."""
 
     def __init__(self, layers: int, size: int):
@@ -77,7 +77,7 @@ class FieldNetwork(nn.Module):
         if self.skip > 0:
             inputs[self.skip] += self.encoding.size
         self.hidden = nn.ModuleList(nn.Linear(width, size) for width in inputs)
-        self.output = nn.Linear(size, 1 + size)  # signed distance, features of the colour
+        self.output = nn.Linear(size, 1 + size)  # signed distance, features of the color
         self.color = nn.Sequential(
             nn.Linear(size + 6, size),
             nn.ReLU(),
@@ -116,7 +116,7 @@ class FieldNetwork(nn.Module):
         return output[:, 0], output[:, 1:]
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Signed distance [N], its gradient [N, 3] and colour [N, 3] in [0, 1] at [N, 3]."""
+        """Signed distance [N], its gradient [N, 3] and color [N, 3] in [0, 1] at [N, 3]."""
         trained = torch.is_grad_enabled()
         with torch.enable_grad():
             points = points.detach().requires_grad_(True)

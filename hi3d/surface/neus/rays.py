@@ -1,4 +1,4 @@
-"""Random pixels of the views, as rays with their target colours."""
+"""Random pixels of the views, as rays with their target colors."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Rays:
     directions: Tensor  # [B, 3]
     """Unit length."""
     rgb: Tensor  # [B, 3]
-    """Colour of the pixel over white."""
+    """Color of the pixel over white."""
     alpha: Tensor  # [B]
     weights: Tensor  # [B]
     """Weight of the pixel's view."""
@@ -82,7 +82,7 @@ class PixelSampler:
         anywhere = torch.randint(
             len(self.alpha), (num_anywhere,), generator=generator, device=device
         )
-        # Sorted, so that neighbouring rays read neighbouring parts of the grid.
+        # Sorted, so that neighboring rays read neighboring parts of the grid.
         pixels = torch.cat([self.near_silhouette[near], anywhere]).sort().values
         view, pixel = pixels // self.num_pixels, pixels % self.num_pixels
         x, y = pixel % self.width + 0.5, pixel // self.width + 0.5

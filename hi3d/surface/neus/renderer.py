@@ -35,13 +35,13 @@ class StepSamples:
     t_far: Tensor  # [B]
     """End of each ray."""
     vertices: Tensor  # [N]
-    """Flat indices of the interior vertices at which the regularisers are evaluated."""
+    """Flat indices of the interior vertices at which the regularizers are evaluated."""
 
 
 def draw_samples(
     grid: ActiveGrid, rays: Rays, config: NeusConfig, generator: torch.Generator
 ) -> StepSamples:
-    """Random offsets along the rays, and random vertices for the regularisers."""
+    """Random offsets along the rays, and random vertices for the regularizers."""
     t_near, t_far = rays.box_interval(grid.bounds)
     device = t_near.device
     jitter = torch.rand(t_near.shape, generator=generator, device=device)
@@ -58,10 +58,10 @@ def render_rays(
     step: float,
     inv_s: Tensor | float,
 ) -> tuple[Tensor, Tensor]:
-    """Colour over white and opacity of rays (NeuS, Eq. 11 to 13).
+    """Color over white and opacity of rays (NeuS, Eq. 11 to 13).
 
-    Samples lie `step` apart. Two neighbours that both lie in active cells are the `t_starts` and
-    `t_ends` of a section, whose colour is the mean of theirs.
+    Samples lie `step` apart. Two neighbors that both lie in active cells are the `t_starts` and
+    `t_ends` of a section, whose color is the mean of theirs.
 
     Args:
         grid: the field.

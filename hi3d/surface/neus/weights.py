@@ -2,7 +2,7 @@
 
 With the logistic CDF `Phi_s(x) = 1 / (1 + exp(-s x))` and `s = inv_s`, the opaque density is
 `rho = max(-dPhi_s(f)/dt / Phi_s(f), 0)` (Eq. 10). Integrated over the section between two samples
-it gives the discrete opacity (Eq. 13), and the colour is accumulated with `w_i = T_i alpha_i`
+it gives the discrete opacity (Eq. 13), and the color is accumulated with `w_i = T_i alpha_i`
 (Eq. 11 and 12).
 """
 

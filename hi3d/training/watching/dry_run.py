@@ -18,7 +18,7 @@ USED_SHARE = 0.4
 """Of the peak, that video UNets of this kind reach in training; what is projected rests on it."""
 NUM_STEPS = 2
 BYTES_OF_MOMENTS = {"adamw": 8, "adamw_8bit": 2}
-"""Of an optimiser, for each trained parameter."""
+"""Of an optimizer, for each trained parameter."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Forecast:
     seconds_per_step: float
     """Of the second step, here."""
     tflop_per_step: float
-    """Forward and backward passes of an optimiser step on one device."""
+    """Forward and backward passes of an optimizer step on one device."""
 
 
 def planned_memory_gb(module: TrainingModule, optimizer: str) -> dict[str, float]:
@@ -58,7 +58,7 @@ class MeasureSteps(CountOperations):
     """Counts the operations of the first step and times the second."""
 
     def __init__(self, accumulate: int) -> None:
-        """Args: accumulate: batches of an optimiser step."""
+        """Args: accumulate: batches of an optimizer step."""
         super().__init__(accumulate)
         self.seconds = 0.0
         self._start = 0.0

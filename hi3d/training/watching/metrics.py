@@ -63,7 +63,7 @@ def memory_gb() -> float:
 
 
 class LogScalars(Callback):
-    """Logs what has happened since the last line of the log, every so many optimiser steps.
+    """Logs what has happened since the last line of the log, every so many optimizer steps.
 
     Loss by noise level, orbits per second of all processes, memory, hours left, and for a device
     whose peak is known the model's operations per second and their share of it (MFU). What steps
@@ -98,7 +98,7 @@ class LogScalars(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any
     ) -> None:
-        """Collect, and log at the end of an optimiser step."""
+        """Collect, and log at the end of an optimizer step."""
         self.operations.on_train_batch_end()
         for name, value in getattr(module, "losses_of_videos", {}).items():
             self.collected[name].append(value)

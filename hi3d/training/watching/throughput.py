@@ -33,11 +33,11 @@ def device_peak_tflops(device: torch.device) -> float | None:
 
 
 class CountOperations(Callback):
-    """Counts the operations of the first optimiser step, forward and backward passes."""
+    """Counts the operations of the first optimizer step, forward and backward passes."""
 
     def __init__(self, accumulate: int, recomputed: bool = False) -> None:
         """Args:
-        accumulate: batches of an optimiser step.
+        accumulate: batches of an optimizer step.
         recomputed: the backward pass repeats the forward pass (gradient checkpointing): a third of
             its operations, which are not the model's.
         """
