@@ -1,6 +1,7 @@
 """The NeuS side of `benchmarks/reconstruction_tools.py`; runs the authors' code from a checkout.
 
-    PYTHONPATH=NEUS python benchmarks/other_tools/reconstruction_with_neus.py NEUS FOLDER MINUTES RAYS SAMPLES
+    PYTHONPATH=NEUS \\
+        python benchmarks/other_tools/reconstruction_with_neus.py NEUS FOLDER MINUTES RAYS SAMPLES
 
 NEUS is a checkout of https://github.com/Totoro97/NeuS, in an environment with what it needs
 (pyhocon, icecream, opencv, PyMCubes, tensorboard, trimesh, tqdm). It asks for CUDA by name; to run

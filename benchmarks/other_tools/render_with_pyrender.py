@@ -1,6 +1,7 @@
 """The pyrender side of `benchmarks/render.py`; runs in an environment with pyrender, isal, Pillow.
 
-    PYTHONPATH=. PYOPENGL_PLATFORM=egl python benchmarks/other_tools/render_with_pyrender.py FOLDER...
+    PYTHONPATH=. PYOPENGL_PLATFORM=egl \\
+        python benchmarks/other_tools/render_with_pyrender.py FOLDER...
 
 Each folder holds what `hi3d.rendering.blender.backend.write_geometry` writes, and `job.json` with
 cameras and materials. Views are drawn flat (unlit) and double-sided with pyrender's 4 samples per
