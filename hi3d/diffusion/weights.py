@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import DPTForDepthEstimation
 
-from hi3d.diffusion.hub import check_hub
+from hi3d.diffusion.folders.hub import check_hub
 from hi3d.diffusion.official.unet import OfficialUNet
 from hi3d.diffusion.unet import NUM_TIME_IDS, from_svd
 from hi3d.errors import InputError

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from rich.progress import Progress, TaskID
 
-from hi3d.diffusion.model_card import write_model_card
+from hi3d.diffusion.folders.model_card import write_model_card
 from hi3d.progress import console, progress_bar
 from hi3d.training.module import TrainingModule
 from hi3d.training.watching.model_card import training_card

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hi3d.diffusion.model_card import converted_card, write_model_card
+from hi3d.diffusion.folders.model_card import converted_card, write_model_card
 from hi3d.diffusion.official.checkpoint import (
     CONDITION_VAE,
     VAE,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hi3d.diffusion.model_card import ONE_OBJECT, STAGE1, STAGE2, UNSEEN, ModelCard
+from hi3d.diffusion.folders.model_card import ONE_OBJECT, STAGE1, STAGE2, UNSEEN, ModelCard
 from hi3d.training.checkpoints import git_revision
 from hi3d.training.experiment import Experiment
 

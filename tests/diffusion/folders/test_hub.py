@@ -4,7 +4,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from hi3d.diffusion import hub
+from hi3d.diffusion.folders import hub
 from hi3d.diffusion.weights import load_network
 from hi3d.errors import InputError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hi3d.diffusion.model_card import LOADING, ModelCard, converted_card, write_model_card
+from hi3d.diffusion.folders.model_card import LOADING, ModelCard, converted_card, write_model_card
 
 SECTIONS = ["Training data", "Training", "License", "Limits", "How to load"]
 SHIPPED = sorted((Path(__file__).parents[2] / "data/models").glob("*/*/model_index.json"))

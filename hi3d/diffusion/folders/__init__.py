@@ -1,0 +1,1 @@
+"""Where model folders come from, and what they say of themselves."""
