@@ -107,6 +107,7 @@ def test_overrides(load):
         {"distance": 3.0},
         {"fov_deg": 180.0},
         {"shard": "4/4"},
+        {"shard": "0/1000000000"},
         {"shard": "1"},
         {"format": "official"},
         {"executor": "ray", "num_workers": 0},
