@@ -23,7 +23,9 @@ def main() -> None:
     )
     arguments = parse_arguments(parser)
     if arguments.config is not None:
-        raise InputError("--config: each part has its own, configs/nano/*.yaml; give key=value")
+        raise InputError(
+            f"--config {arguments.config}: each part has its own, configs/nano/*.yaml; give key=value"
+        )
     from hi3d.nano.recipe import Recipe, train_small_model
 
     train_small_model(

@@ -12,7 +12,7 @@ import torch
 from hi3d.config import config_to_dict, load_config
 from hi3d.diffusion.weights import load_network
 from hi3d.errors import InputError
-from hi3d.files import make_folder, parse_json
+from hi3d.files import parse_json
 from hi3d.nano.tasks import ALL_TASKS
 from hi3d.orbits.config import OrbitRenderConfig
 from hi3d.orbits.run import render_orbits
@@ -69,7 +69,7 @@ def train_small_model(recipe: Recipe) -> Path:
     experiments = {part: experiment_of(recipe, part) for part in recipe.parts}
     orbits = orbit_config(recipe)
     finished = {part: is_finished(experiment) for part, experiment in experiments.items()}
-    output = make_folder(recipe.output)
+    output = Path(recipe.output)
     render_orbits(recipe.objects, output / "orbits/train", orbits)
     render_orbits(recipe.val_objects, output / "orbits/val", replace(orbits, orbits_per_object=1))
     for part, experiment in experiments.items():

@@ -29,7 +29,7 @@ def ablate(inputs: Path, output: Path, models: Path) -> list[object]:
         *("--config", ROOT / "configs/ablation/m.yaml", "--output", output / "m"),
         *("kind=oracle", "config=null", "key=mesh.interpolated_views", "values=[0,4]"),
         f"overrides=[{','.join(repr(f'mesh.{step}') for step in STEPS)}]",
-        f"objects={inputs / 'box.glb'}",
+        *(f"objects={inputs / 'box.glb'}", "num_workers=0"),
     ]
 
 

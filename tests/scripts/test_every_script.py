@@ -21,9 +21,12 @@ WORDS = {
     "reconstruct.py": ["{tmp}/absent", "--output", "{tmp}/out"],
     "render_orbits.py": ["{tmp}/absent", "--output", "{tmp}/out"],
     "train.py": ["--config", "{tmp}/absent.yaml"],
+    "train_small_model.py": [
+        *("{tmp}/absent", "--val-objects", "{tmp}/absent", "--output", "{tmp}/out"),
+    ],
 }
 """Arguments that name an input which is not there."""
-WITHOUT_SETTINGS = {"convert_checkpoint.py"}
+WITHOUT_SETTINGS = {"convert_checkpoint.py", "train_small_model.py"}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

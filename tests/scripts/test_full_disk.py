@@ -11,12 +11,16 @@ import pytest
 from tests.scripts.jobs import JOBS, clear, contents, left_over
 
 SCRIPTS = sorted(path.name for path in (Path(__file__).parents[2] / "scripts").glob("*.py"))
+ELSEWHERE = {
+    "demo.py",  # serves until it is stopped
+    "train_small_model.py",  # the work of render_orbits.py and train.py, one after the other
+}
 SIZES = [0, 400, 3_000, 12_000, 50_000]
 """Of the disk or the largest file, in bytes; a step that is through is kept for the next."""
 
 
 def test_no_script_is_left_out():
-    assert {name.partition(" ")[0] for name in JOBS} == {*SCRIPTS}
+    assert {name.partition(" ")[0] for name in JOBS} == {*SCRIPTS} - ELSEWHERE
 
 
 @pytest.fixture
@@ -43,7 +47,8 @@ def check_refusal(finished, output: Path, before: dict[str, bytes], causes: tupl
     assert len(lines) == 1, finished.err
     assert "Traceback" not in finished.err
     assert any(cause in lines[0] for cause in causes), lines[0]
-    assert str(output) in lines[0] or "run" in str(list(output.iterdir())), lines[0]
+    elsewhere = ("run" in str(list(output.iterdir())), "/truth/" in lines[0])
+    assert str(output) in lines[0] or any(elsewhere), lines[0]
     assert not left_over(output)
     now = contents(output)
     assert {name: now.get(name) for name in before} == before

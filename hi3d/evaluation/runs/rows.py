@@ -150,6 +150,9 @@ def steps_folder(job: RowJob, truth: Truth) -> Path:
             continue
         partial = folder.with_name(f".{name}.part")
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(job.output / other.folder / name, partial)
-        partial.rename(folder)
+        try:
+            shutil.copytree(job.output / other.folder / name, partial)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return folder

@@ -28,7 +28,7 @@ TINY = [
 
 @pytest.fixture
 def box(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(scoring, "packaged_file", lambda network: None)
+    monkeypatch.setattr("hi3d.images.lpips.packaged_file", lambda network: None)
     scoring.lpips_of.cache_clear()
     monkeypatch.setitem(PROTOCOLS, "small", replace(SYNCDREAMER, name="small", view_size=32))
     monkeypatch.setenv("HI3D_CACHE_DIR", str(tmp_path / "cache"))
