@@ -24,7 +24,7 @@ def main() -> None:
     arguments = parse_arguments(parser)
     if arguments.config is not None:
         raise InputError(
-            f"--config {arguments.config}: each part has its own, configs/nano/*.yaml; give key=value"
+            f"--config {arguments.config}: each part has its own in configs/nano, give key=value"
         )
     from hi3d.nano.recipe import Recipe, train_small_model
 
