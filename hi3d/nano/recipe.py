@@ -117,7 +117,7 @@ def inputs_of(recipe: Recipe, part: str) -> dict[str, str]:
     if part == "stage1":
         return shared | {"grid_predictor": model("grid_predictor")}
     if part == "stage2":
-        folds = [model(name) for name in recipe.parts if name[-1].isdigit() and "grid" in name]
+        folds = [model(name) for name in recipe.parts if kind_of(name) != name]
         return shared | {
             "depth_estimator": model("depth"),
             "stage1": model("stage1"),

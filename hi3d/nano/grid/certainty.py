@@ -11,8 +11,8 @@ and has edges from all others.
   is; the steep scale puts it at the likeliest depth.
 
 A smooth random field that is added to the logits first makes it another of the likely objects: what
-is certain stays, and so does the photo's side. the paper, whose diffusion model
-samples one object.
+is certain stays, and so does the photo's side. Not in the paper, whose diffusion model samples one
+object.
 """
 
 from collections.abc import Sequence
@@ -36,9 +36,7 @@ LEVEL = -0.15  # below 0: the side that errs loses less, since thin parts are th
 MAX_OPACITY = 0.95  # that a ray of the photo is given
 MAX_RAISE = 12.0  # of a logit
 NOISE_SIDE = 8  # nodes of the random field along the cube
-NOISE_STD = (
-    0.5  # of a logit: a logistic variable's 1.8 gives objects that differ more, and worse ones
-)
+NOISE_STD = 0.5  # of a logit; more gives objects that differ more, and worse ones
 NUM_HALVINGS = 20  # of the interval that holds the raise: to 1e-5
 
 
