@@ -28,13 +28,26 @@ def base_orbit(
     rgb = reference[:, :3]
     if predictor is None:
         return BaseOrbit(repeat_around(rgb, num_frames))
-    size = predictor.config.resolution
-    grid = predict_grid(
-        predictor, F.interpolate(reference, (size, size), mode="area"), elevation_deg, noise
-    )
+    grid = orbit_grid(predictor, reference, elevation_deg, noise)
     frames, alpha = render_grid(grid, elevation_deg, rgb.shape[-1], num_frames)
     frames[:, 0], alpha[:, 0] = rgb, reference[:, 3:]
     return BaseOrbit(frames, alpha)
+
+
+def orbit_grid(
+    predictor: GridPredictor, reference: Tensor, elevation_deg: Tensor, noise: Tensor | None
+) -> Tensor:
+    """The grid that the predicted orbit shows. [B, 4, G, G, G] as `predict_grid` gives it
+
+    Args:
+        predictor: in evaluation mode.
+        reference: [B, 4, H, W] RGB over white and alpha, in [0, 1].
+        elevation_deg: [B].
+        noise: as `base_orbit`.
+    """
+    size = predictor.config.resolution
+    small = F.interpolate(reference, (size, size), mode="area")
+    return predict_grid(predictor, small, elevation_deg, noise)
 
 
 def repeat_around(reference: Tensor, num_frames: int) -> Tensor:

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hi3d.cameras import Cameras
-from hi3d.nano.base_orbit import base_orbit
+from hi3d.nano.base_orbit import base_orbit, orbit_grid
 from hi3d.nano.crisp_edges import crisp_but_first
-from hi3d.nano.grid.certainty import drawn_noise
+from hi3d.nano.grid.certainty import drawn_noise, surface_logits
 from hi3d.nano.grid.predictor import GridPredictor
+from hi3d.nano.grid.rendering import CUBE_HALF
 from hi3d.nano.reference_detail import add_reference_detail
 from hi3d.pipelines.orbit import BaseOrbit, OrbitPipeline
 from hi3d.pipelines.refiner import RefinerPipeline
@@ -22,6 +23,7 @@ class NanoOrbitPipeline(OrbitPipeline):
 
     _optional_components = ["elevation_estimator", "grid_predictor"]  # noqa: RUF012
     elevation_parts = {"elevation_estimator", "grid_predictor"}  # noqa: RUF012
+    grid_parts = {"grid_predictor"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -55,6 +57,20 @@ class NanoOrbitPipeline(OrbitPipeline):
         """The orbit of one of the likely objects with its alpha, or the photo around."""
         noise = None if generators is None else drawn_noise(generators).to(reference.device)
         return base_orbit(self.grid_predictor, reference, elevation_deg, noise=noise)
+
+    @torch.no_grad()
+    def predicted_grid(
+        self, image: ReferenceImage, elevation_deg: float, generator: torch.Generator
+    ) -> tuple[Tensor, float] | None:
+        """The object that the base orbit of the same generator shows, if there is a predictor."""
+        if self.grid_predictor is None:
+            return None
+        small = image.resized(self.config.resolution)
+        reference = torch.cat([small.rgb, small.alpha])[None].to(self._execution_device)
+        elevation = torch.tensor([elevation_deg], device=reference.device)
+        noise = drawn_noise([generator]).to(reference.device)
+        grid = orbit_grid(self.grid_predictor, reference, elevation, noise)
+        return surface_logits(grid)[0].cpu(), CUBE_HALF
 
     def view_alpha(
         self, frames: Tensor, image: ReferenceImage, cameras: Cameras, base: BaseOrbit | None

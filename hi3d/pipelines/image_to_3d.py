@@ -1,8 +1,8 @@
 """The chain: photo to textured mesh, as one list of steps after another."""
 
-import hashlib
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -19,7 +19,7 @@ from hi3d.config import (
 )
 from hi3d.diffusion.memory.modes import MEMORY_MODES
 from hi3d.errors import InputError
-from hi3d.files import regular_file, shipped
+from hi3d.files import shipped
 from hi3d.mesh import SurfaceMesh
 from hi3d.pages.result_page import write_result_page
 from hi3d.pages.viewer import viewer_script
@@ -29,11 +29,13 @@ from hi3d.pipelines.many.seeds import one_seed, seeds_in
 from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.pictures import render_mesh, write_contact_sheet, write_turntable
 from hi3d.pipelines.refiner import RefinerPipeline
-from hi3d.pipelines.run_folder import RunFolder, check_output, holds_results
+from hi3d.pipelines.run_folder import RunFolder, check_output, content_hash, holds_results
 from hi3d.pipelines.sampler import SamplerConfig, seeded_generator
 from hi3d.pipelines.steps import Context, Step, run_steps
 from hi3d.pipelines.upscaling import UPSCALERS, upscaled
 from hi3d.pipelines.views_to_mesh import MeshReconstructionConfig, reconstruct_mesh
+from hi3d.surface.grid import GridField
+from hi3d.surface.neus.start import predicted_field
 from hi3d.views import ReferenceImage, Views
 
 DEFAULT_CONFIG = "configs/generate.yaml"
@@ -230,7 +232,21 @@ REFINED = Step(
 )
 
 
-# 4. Splats, NeuS and texture are the steps of `views_to_mesh`. 5. Pictures of the result.
+# 4. Splats, NeuS and texture are the steps of `views_to_mesh`.
+def predicted_start(made: Context[Photo]) -> GridField | None:
+    """The object that stage 1 made its orbit from, where its model predicts one as a whole."""
+    photo = made.settings
+    held, parts = check_model(OrbitPipeline, photo.config.stage1)
+    if not held.grid_parts & parts.keys():
+        return None
+    pipeline = photo.pipeline(OrbitPipeline, photo.config.stage1)
+    elevation_deg = made[ORBIT].cameras.elevation_deg[0].item()
+    generator = seeded_generator(photo.config.seed)
+    grid = pipeline.predicted_grid(made[REFERENCE], elevation_deg, generator)
+    return None if grid is None else predicted_field(*grid)
+
+
+# 5. Pictures of the result.
 def save_turntable(context: Context[Pictures], value: None, path: Path) -> None:
     """Write the video of one turn."""
     table, mesh = context.settings.turntable, context.settings.result.mesh
@@ -339,7 +355,8 @@ def one_result(photo: str | Path | Image.Image, given: Photo, output: str | Path
     given = replace(given, config=config)
     run = None if output is None else run_folder(photo, given, output)
     made = run_steps([REFERENCE, ORBIT, REFINED], given, run)
-    mesh = reconstruct_mesh(made[REFINED], run, config.mesh, config.seed, made[REFERENCE])
+    start = partial(predicted_start, made)
+    mesh = reconstruct_mesh(made[REFINED], run, config.mesh, config.seed, made[REFERENCE], start)
     result = Photo3D(made[REFERENCE], made[ORBIT], made[REFINED], mesh)
     if run is not None:
         pictures = Pictures(result, config.turntable, run.report.content)
@@ -362,15 +379,6 @@ def check_models(config: GenerateConfig) -> None:
             f"{config.stage1} has no part that estimates the camera's elevation: give "
             "elevation_deg=NUMBER, or elevation_from=denoising"
         )
-
-
-def content_hash(photo: str | Path | Image.Image) -> str:
-    """SHA-256 of a photo's file, or of the pixels of an image in memory."""
-    if isinstance(photo, Image.Image):
-        content = f"{photo.mode} {photo.size} ".encode() + photo.tobytes()
-    else:
-        content = regular_file(photo).read_bytes()
-    return hashlib.sha256(content).hexdigest()
 
 
 def parse_elevation(value: str) -> float | None:

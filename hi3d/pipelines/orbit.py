@@ -77,6 +77,8 @@ class OrbitPipeline(StagePipeline):
     _optional_components = ["elevation_estimator"]  # noqa: RUF012 - read by diffusers
     elevation_parts: ClassVar[set[str]] = {"elevation_estimator"}
     """Any one of these parts can say the elevation of a photo."""
+    grid_parts: ClassVar[set[str]] = set()
+    """Any one of these parts predicts the whole object, see `predicted_grid`."""
     model_cpu_offload_seq = "image_encoder->unet->vae"
 
     def __init__(
@@ -264,6 +266,22 @@ class OrbitPipeline(StagePipeline):
             reference: [B, 4, H, W] RGB over white and alpha, in [0, 1].
             elevation_deg: [B].
             generators: one for each orbit, on the CPU, where it depends on the seed.
+        """
+        return None
+
+    def predicted_grid(
+        self, image: ReferenceImage, elevation_deg: float, generator: torch.Generator
+    ) -> tuple[Tensor, float] | None:
+        """The whole object, for models whose views are pictures of it.
+
+        Args:
+            image: the reference image.
+            elevation_deg: of its camera.
+            generator: seeded as that of the orbit.
+
+        Returns:
+            [4, G, G, G] (z, y, x) logits of what is solid, 0 at the surface, and of color, at the
+            centers of cells, and half the side of their cube; None for other models.
         """
         return None
 

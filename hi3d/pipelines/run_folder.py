@@ -1,5 +1,6 @@
 """The folder of a run and its report, which says with what settings each step was made."""
 
+import hashlib
 import json
 import os
 import re
@@ -8,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from hi3d.config import check_path, shortened
 from hi3d.errors import InputError
-from hi3d.files import make_folder
+from hi3d.files import make_folder, regular_file
 from hi3d.progress import console
 from hi3d.report import RunReport
 
@@ -153,3 +156,12 @@ def check_output(path: Path) -> None:
             f"cannot write to folder {path} ({there} is no writable folder): choose another "
             "output folder"
         )
+
+
+def content_hash(photo: str | Path | Image.Image) -> str:
+    """SHA-256 of a photo's file, or of the pixels of an image in memory."""
+    if isinstance(photo, Image.Image):
+        content = f"{photo.mode} {photo.size} ".encode() + photo.tobytes()
+    else:
+        content = regular_file(photo).read_bytes()
+    return hashlib.sha256(content).hexdigest()

@@ -1,6 +1,7 @@
 """Views to a textured mesh: splats, interpolated views, NeuS, texture (paper, Section 4.4)."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,18 @@ from hi3d.progress import console
 from hi3d.splats import GaussianSplats
 from hi3d.splatting.fit import SplatConfig, fit_splats, render_between_views
 from hi3d.splatting.rasterization.render import rasterize
+from hi3d.surface.grid import GridField
 from hi3d.surface.initial_points import initial_points
 from hi3d.surface.meshing import MeshingConfig, extract_mesh
 from hi3d.surface.neus.config import NeusConfig
 from hi3d.surface.neus.fit import fit_neus
+from hi3d.surface.neus.networks import FieldKind
 from hi3d.texture.bake import TextureConfig, bake_texture
 from hi3d.views import ReferenceImage, Views, concatenate_views
 
 MAX_PHOTO_SIDE = 1024  # pixels that a photo gives to the texture
+Start = Callable[[], GridField | None]
+"""Gives the predicted object that NeuS starts from; None where nothing is predicted."""
 
 
 @dataclass
@@ -73,6 +78,8 @@ class ReconstructConfig(MeshReconstructionConfig):
         check_seed(self.seed)
         if self.elevation_deg is not None:
             check_elevation(self.elevation_deg)
+        if self.neus.field is FieldKind.predicted:
+            raise InputError("neus.field is predicted: views alone predict nothing, use grid")
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,8 @@ class Reconstruction:
     """The photo that the views were made from, with its camera, where it has more pixels."""
     box: WorldBox | None = None
     """Of the input's world, which the views' cameras have left; None where it is the unit cube."""
+    start: Start | None = None
+    """Asked when a surface is fitted that starts from a prediction."""
 
     @property
     def preview_cameras(self) -> Cameras:
@@ -122,9 +131,13 @@ def make_surface(context: Context[Reconstruction]) -> SurfaceMesh:
         splats, views.cameras, config.interpolated_views, config.splats.backend
     )
     all_views = concatenate_views(views, between)
-    grid = fit_neus(all_views, config.neus, given.seed)
+    asked = config.neus.field is FieldKind.predicted
+    start = given.start() if asked and given.start is not None else None
+    grid = fit_neus(all_views, config.neus, given.seed, start=start)
     surface = extract_mesh(grid, config.meshing, views.cameras, views)
-    context.facts.update(num_views=len(all_views), num_faces=len(surface.faces))
+    context.facts.update(
+        num_views=len(all_views), num_faces=len(surface.faces), from_prediction=start is not None
+    )
     return surface
 
 
@@ -244,6 +257,7 @@ def reconstruct_mesh(
     config: MeshReconstructionConfig,
     seed: int,
     photo: ReferenceImage | None = None,
+    start: Start | None = None,
 ) -> SurfaceMesh:
     """Reconstruct views step by step, as a part of another run.
 
@@ -253,6 +267,7 @@ def reconstruct_mesh(
         config: settings.
         seed: of splats and NeuS.
         photo: what view 0 was made from; its detail goes to the texture.
+        start: what `neus.field=predicted` starts from; None: the views' hull.
 
     Returns:
         The textured mesh.
@@ -260,7 +275,8 @@ def reconstruct_mesh(
     Raises:
         InputError: fewer than two views show an object, or a setting is wrong.
     """
-    given = replace(trusted(views, config, seed), photo=photo_view(photo, views.cameras[0]))
+    given = trusted(views, config, seed)
+    given = replace(given, photo=photo_view(photo, views.cameras[0]), start=start)
     return reconstruction_steps(given, run)[TEXTURE]
 
 

@@ -5,7 +5,8 @@ import torch
 
 from hi3d.diffusion.weights import load_network
 from hi3d.nano.base_orbit import base_orbit, repeat_around
-from hi3d.nano.grid.certainty import drawn_noise
+from hi3d.nano.grid.certainty import DENSITY_SHIFT, SHARPNESS, drawn_noise
+from hi3d.nano.grid.predictor import render_grid
 from hi3d.pipelines.loading import load_pipeline
 from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.sampler import SamplerConfig
@@ -69,3 +70,27 @@ def test_the_pipeline_takes_alpha_and_elevation_from_the_predictor(tiny_models, 
     elevation = torch.tensor([output.elevation_deg])
     base = base_orbit(pipeline.grid_predictor, small, elevation, noise=noise)
     torch.testing.assert_close(output.views.alpha, base.alpha[0])
+
+
+def test_the_predicted_grid_is_the_object_of_the_orbit_with_its_surface_at_0(tiny_models):
+    pipeline = load_pipeline(OrbitPipeline, str(tiny_models / "stage1"))
+    rgba, seed = disc(32), torch.Generator().manual_seed
+    image = ReferenceImage(rgba[:3], rgba[3:])
+    output = pipeline(image, 12.0, SamplerConfig(1), seed(4))
+    grid, half = pipeline.predicted_grid(image, 12.0, seed(4))
+    assert half > 0.5
+    assert (grid[0] > 0).any()
+    assert (grid[0] < 0).any()
+    grid[0] -= DENSITY_SHIFT / SHARPNESS
+    alpha = render_grid(grid[None], torch.tensor([12.0]), 16)[1][0]
+    torch.testing.assert_close(alpha[1:], output.views.alpha[1:])
+    other, _ = pipeline.predicted_grid(image, 12.0, seed(5))
+    assert not torch.equal(other[1:], grid[1:]) or not torch.equal(other[0], grid[0])
+
+
+def test_without_a_predictor_there_is_no_grid(tiny_models):
+    pipeline = load_pipeline(OrbitPipeline, str(tiny_models / "stage1"))
+    pipeline.register_modules(grid_predictor=None)
+    rgba = disc(32)
+    image = ReferenceImage(rgba[:3], rgba[3:])
+    assert pipeline.predicted_grid(image, 12.0, torch.Generator()) is None

@@ -14,9 +14,10 @@ from hi3d.config import load_config
 from hi3d.errors import InputError
 from hi3d.mesh import is_closed
 from hi3d.pipelines import image_to_3d
-from hi3d.pipelines.image_to_3d import GenerateConfig, parse_elevation
+from hi3d.pipelines.image_to_3d import GenerateConfig, Photo, parse_elevation
 from hi3d.pipelines.many.generate import generate
 from hi3d.pipelines.run_folder import holds_results
+from hi3d.pipelines.steps import Context
 from hi3d.settings import settings_of
 from hi3d.views import ReferenceImage, Views
 from tests.pipelines.tiny_settings import TINY
@@ -132,6 +133,32 @@ def test_what_changed_is_made_again_with_all_after_it(photo, tiny_models, tmp_pa
     reference = (folder / "reference.png").read_bytes()
     assert again(*words, "orbit.guidance.max_scale=2") == list(whole)
     assert (folder / "reference.png").read_bytes() != reference
+
+
+def test_neus_starts_from_the_grid_that_stage_1_predicts(photo, tiny_models, tmp_path):
+    output, word = str(tmp_path / "out"), "mesh.neus.field=predicted"
+    folder = generate([str(photo)], output, config(tiny_models, word))[0]
+    whole, surface = steps_made(folder), (folder / "surface.ply").read_bytes()
+    assert whole["neus"]["from_prediction"]
+    (folder / "surface.ply").unlink()  # from the saved views on it becomes the same
+    generate([str(photo)], output, config(tiny_models, word, "resume=true"))
+    assert (folder / "surface.ply").read_bytes() == surface
+    generate([str(photo)], output, config(tiny_models, "resume=true"))
+    after = steps_made(folder)
+    assert [name for name in after if after[name] == whole[name]] == list(whole)[:4]
+    assert not after["neus"]["from_prediction"]
+    assert (folder / "surface.ply").read_bytes() != surface
+
+
+def test_a_model_that_predicts_no_grid_starts_from_the_hull(tiny_models, tmp_path):
+    models = shutil.copytree(tiny_models, tmp_path / "models")
+    index = json.loads((models / "stage1/model_index.json").read_text())
+    (models / "stage1/model_index.json").write_text(
+        json.dumps({**index, "grid_predictor": [None, None]})
+    )
+    reference = ReferenceImage(torch.ones(3, 8, 8), torch.ones(1, 8, 8))
+    given = Photo(reference, "", 0.0, 5.0, config(models))
+    assert image_to_3d.predicted_start(Context(given)) is None
 
 
 def test_a_result_that_no_report_names_is_made_again(photo, tiny_models, tmp_path):

@@ -229,6 +229,11 @@ def test_views_between_cameras_on_the_axis_are_one_line():
     assert trusted(views, load_config(ReconstructConfig, None, []), 0).left_out == {}
 
 
+def test_views_alone_predict_nothing():
+    with pytest.raises(InputError, match=r"neus\.field is predicted: .*use grid"):
+        load_config(ReconstructConfig, None, ["neus.field=predicted"])
+
+
 def test_a_translucent_object_is_told_as_that():
     views = orbit()
     with pytest.raises(InputError, match=r"alpha is at most 0\.45, below 0\.5"):

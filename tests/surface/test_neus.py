@@ -16,13 +16,13 @@ from hi3d.surface.neus.fit import (
     Sharpness,
     chosen_backend,
     fit_neus,
-    hull_field,
     level_ends,
 )
 from hi3d.surface.neus.losses import loss_color, loss_curvature, loss_eikonal, loss_mask
 from hi3d.surface.neus.native import native_is_available, native_objective
 from hi3d.surface.neus.rays import PixelSampler, Rays
 from hi3d.surface.neus.renderer import StepSamples, draw_samples, neus_objective, render_rays
+from hi3d.surface.neus.start import hull_field
 from hi3d.surface.visual_hull import grid_points, shows_object
 
 RADIUS = 0.4  # of the ball

@@ -17,6 +17,7 @@ from hi3d.pipelines.image_to_3d import (
     REFINED,
     GenerateConfig,
     Photo,
+    predicted_start,
 )
 from hi3d.pipelines.loading import StagePipeline
 from hi3d.pipelines.run_folder import RunFolder
@@ -63,14 +64,15 @@ def make_output(
         return Output(truth.photo.rgb.expand(len(truth.views), -1, -1, -1), None), {}
     config = method.generate_config(seed or 0, truth.views.cameras.elevation_deg[0].item())
     run = RunFolder(folder, {"object": name, "truth": truth.folder.name}, {}, config.seed, True)
-    views, rgb, reference = truth.views, None, None
+    views, rgb, reference, start = truth.views, None, None, None
     if method.kind == "generate":
         photo = photo_of(truth, config)
-        views = run_steps([REFERENCE, ORBIT, REFINED], photo, run)[REFINED].to("cpu")
-        rgb, reference = views.rgb, photo.reference
+        made = run_steps([REFERENCE, ORBIT, REFINED], photo, run)
+        views = made[REFINED].to("cpu")
+        rgb, reference, start = views.rgb, photo.reference, functools.partial(predicted_start, made)
     mesh = None
     if meshes:
-        mesh = reconstruct_mesh(views, run, config.mesh, config.seed, reference).to("cpu")
+        mesh = reconstruct_mesh(views, run, config.mesh, config.seed, reference, start).to("cpu")
     steps = run.report.content["steps"]
     return Output(rgb, mesh), {
         step: float(entry["seconds"]) for step, entry in steps.items() if "seconds" in entry

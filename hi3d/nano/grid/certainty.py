@@ -51,6 +51,16 @@ def decided(logits: Tensor) -> Tensor:
     return SCALE * (logits - LEVEL) - DENSITY_SHIFT / SHARPNESS
 
 
+def surface_logits(grid: Tensor) -> Tensor:
+    """A decided grid with density logits that are 0 where `LEVEL` was: at the surface.
+
+    Args:
+        grid: [B, 4, G, G, G].
+    """
+    shift = grid.new_tensor([DENSITY_SHIFT / SHARPNESS, 0, 0, 0])
+    return grid + shift[:, None, None, None]
+
+
 def drawn_noise(generators: Sequence[torch.Generator]) -> Tensor:
     """A smooth random field for each object, whose values are added to density logits.
 

@@ -40,8 +40,10 @@ class NeusConfig:
     """Settings of `fit_neus`. The defaults take 31 CPU seconds on views of 256², on average."""
 
     field: FieldKind = FieldKind.grid
-    """What is fitted. `rays_per_step` and the settings from `lambda_curvature` on are the grid's;
-    the networks have theirs in `network` and need thousands of steps."""
+    """What is fitted: `grid`, from the views' hull on; `predicted`, the same from the whole object
+    that stage 1 predicts (the small model's does; others: the hull); or `mlp`, from a ball on.
+    `rays_per_step` and the settings from `lambda_curvature` on are the grid's; the networks have
+    theirs in `network` and need thousands of steps."""
     steps: int = 2200
     """1 to 1e7."""
     rays_per_step: int = 4096

@@ -21,8 +21,9 @@ from hi3d.surface.neus.network_fit import fit_network
 from hi3d.surface.neus.networks import FieldKind
 from hi3d.surface.neus.rays import PixelSampler
 from hi3d.surface.neus.renderer import draw_samples, neus_objective
+from hi3d.surface.neus.start import starting_field
 from hi3d.surface.unseen_space import fill_unseen_space
-from hi3d.surface.visual_hull import HALF_EXTENT, MIN_INSIDE, shared_hull, shows_object
+from hi3d.surface.visual_hull import MIN_INSIDE, shows_object
 from hi3d.views import Views
 
 INV_S_INIT = 60.0  # of the sharpness, per unit length: the first surface is blurred over voxels
@@ -37,8 +38,9 @@ def fit_neus(
     config: NeusConfig | None = None,
     seed: int = 0,
     view_weights: Tensor | None = None,
+    start: GridField | None = None,
 ) -> GridField:
-    """Fit a field to views: a grid coarse to fine from their visual hull, or networks within it.
+    """Fit a field to views: a grid coarse to fine from a first shape, or networks within the hull.
 
     Args:
         views: V views; runs on their device.
@@ -47,6 +49,7 @@ def fit_neus(
         view_weights: [V] weight of each view in the image losses; None = all 1. Weights below 1
             let interpolated views count less than the given ones. Views that show no object are
             left out.
+        start: what a field of kind `predicted` starts from; None: the views' hull.
 
     Returns:
         The field at the last resolution. It always holds a surface.
@@ -70,7 +73,7 @@ def fit_neus(
         neus_objective if chosen_backend(config, device) is NeusBackend.torch else native_objective
     )
     sharpness = Sharpness(config).to(device)
-    field = hull_field(views, config)
+    field = starting_field(views, config, start)
     if config.field is FieldKind.mlp:
         network_field = fit_network(sampler, field, sharpness, config, generator)
         return finished(network_field, field, views.cameras)
@@ -120,12 +123,6 @@ class Sharpness(nn.Module):
         if self.floor <= 0:
             return learned
         return learned.clamp_min(INV_S_INIT * (self.floor / INV_S_INIT) ** progress)
-
-
-def hull_field(views: Views, config: NeusConfig) -> GridField:
-    """The initial field: the visual hull's distance, grey."""
-    sdf = shared_hull(views, config.resolutions[0], HALF_EXTENT, config.hull_tolerance)
-    return GridField(sdf, torch.zeros(*sdf.shape, 3, device=sdf.device), HALF_EXTENT)
 
 
 def active_cells(field: GridField, first: bool) -> Tensor:

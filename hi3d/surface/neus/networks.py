@@ -20,7 +20,9 @@ class FieldKind(Enum):
     """What holds signed distance and color while NeuS is fitted."""
 
     grid = "grid"
-    """Dense values near the surface, coarse to fine: seconds on a CPU."""
+    """Dense values near the surface, coarse to fine, from the views' hull on: seconds on a CPU."""
+    predicted = "predicted"
+    """The same from the object that stage 1 predicts as a whole, where it predicts one."""
     mlp = "mlp"
     """The original: a deep MLP on sines and cosines of the position."""
 

@@ -11,6 +11,7 @@ from hi3d.nano.grid.certainty import (
     decided,
     drawn_noise,
     ray_raises,
+    surface_logits,
 )
 from hi3d.nano.grid.predictor import FARTHEST, NEAREST
 from hi3d.nano.grid.rendering import (
@@ -115,3 +116,11 @@ def test_the_silhouette_is_filled_with_noise_too():
     zeros = torch.zeros(1, SIZE, SIZE)
     raised = ray_raises(logits, zeros, alpha, ELEVATION, (NEAREST, FARTHEST), noise)
     torch.testing.assert_close(raised, raises(logits, alpha) + 1, atol=1e-3, rtol=0)
+
+
+def test_the_surface_is_where_the_logits_cross_the_level():
+    logits = torch.tensor([LEVEL - 0.1, LEVEL, LEVEL + 0.1])
+    grid = torch.cat([decided(logits)[None], torch.ones(3, 3)])[None, :, None, None]
+    shifted = surface_logits(grid)[0, :, 0, 0]
+    torch.testing.assert_close(shifted[0], torch.tensor([-0.4, 0.0, 0.4]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(shifted[1:], torch.ones(3, 3))
