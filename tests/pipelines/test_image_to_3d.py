@@ -15,10 +15,13 @@ from hi3d.errors import InputError
 from hi3d.mesh import is_closed
 from hi3d.pipelines import image_to_3d
 from hi3d.pipelines.image_to_3d import GenerateConfig, Photo, parse_elevation
+from hi3d.pipelines.loading import load_pipeline
 from hi3d.pipelines.many.generate import generate
+from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.run_folder import holds_results
 from hi3d.pipelines.steps import Context
 from hi3d.settings import settings_of
+from hi3d.surface.neus.start import predicted_field
 from hi3d.views import ReferenceImage, Views
 from tests.pipelines.tiny_settings import TINY
 
@@ -135,19 +138,15 @@ def test_what_changed_is_made_again_with_all_after_it(photo, tiny_models, tmp_pa
     assert (folder / "reference.png").read_bytes() != reference
 
 
-def test_neus_starts_from_the_grid_that_stage_1_predicts(photo, tiny_models, tmp_path):
-    output, word = str(tmp_path / "out"), "mesh.neus.field=predicted"
-    folder = generate([str(photo)], output, config(tiny_models, word))[0]
-    whole, surface = steps_made(folder), (folder / "surface.ply").read_bytes()
-    assert whole["neus"]["from_prediction"]
-    (folder / "surface.ply").unlink()  # from the saved views on it becomes the same
-    generate([str(photo)], output, config(tiny_models, word, "resume=true"))
-    assert (folder / "surface.ply").read_bytes() == surface
-    generate([str(photo)], output, config(tiny_models, "resume=true"))
-    after = steps_made(folder)
-    assert [name for name in after if after[name] == whole[name]] == list(whole)[:4]
-    assert not after["neus"]["from_prediction"]
-    assert (folder / "surface.ply").read_bytes() != surface
+def test_neus_is_given_the_object_that_the_orbit_shows(photo, tiny_models, monkeypatch):
+    settings, given = config(tiny_models, "seed=3"), []
+    monkeypatch.setattr(image_to_3d, "reconstruct_mesh", lambda *a: given.extend(a))
+    image_to_3d.image_to_3d(photo, settings)
+    views, *_, reference, start = given
+    elevation_deg = views.cameras.elevation_deg[0].item()
+    stage1 = load_pipeline(OrbitPipeline, settings.stage1)
+    grid = stage1.predicted_grid(reference, elevation_deg, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(start().sdf, predicted_field(*grid).sdf)
 
 
 def test_a_model_that_predicts_no_grid_starts_from_the_hull(tiny_models, tmp_path):

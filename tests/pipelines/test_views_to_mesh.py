@@ -12,13 +12,18 @@ from hi3d.config import load_config
 from hi3d.errors import InputError
 from hi3d.mesh import SurfaceMesh, is_closed
 from hi3d.pipelines.pictures import render_mesh
+from hi3d.pipelines.run_folder import RunFolder
 from hi3d.pipelines.usable_views import usable_views
 from hi3d.pipelines.views_to_mesh import (
+    MeshReconstructionConfig,
     ReconstructConfig,
     into_unit_cube,
     reconstruct,
+    reconstruct_mesh,
     trusted,
 )
+from hi3d.surface.grid import GridField
+from hi3d.surface.visual_hull import grid_points
 from hi3d.views import Views
 
 TINY = [
@@ -227,6 +232,37 @@ def test_views_between_cameras_on_the_axis_are_one_line():
     with pytest.raises(InputError, match="set interpolated_views=0"):
         trusted(views, load_config(ReconstructConfig, None, ["interpolated_views=8"]), 0)
     assert trusted(views, load_config(ReconstructConfig, None, []), 0).left_out == {}
+
+
+def test_the_surface_starts_from_a_prediction_where_it_is_asked_to(tmp_path):
+    views, calls = orbit(), []
+
+    def start() -> GridField:
+        calls.append(1)
+        points = grid_points(24, 0.55, "cpu").reshape(24, 24, 24, 3)
+        return GridField(points.norm(dim=-1) - 0.1, 0 * points, 0.55)
+
+    def made(field: str) -> tuple[bytes, dict]:
+        words = [*TINY, "neus.steps=1", f"neus.field={field}"]
+        config = load_config(MeshReconstructionConfig, None, words)
+        run = RunFolder(tmp_path, {}, {}, 0, resume=True)
+        reconstruct_mesh(views, run, config, 0, start=start)
+        return (tmp_path / "surface.ply").read_bytes(), run.report.content["steps"]
+
+    small, steps = made("predicted")
+    assert steps["neus"]["from_prediction"]
+    (tmp_path / "surface.ply").unlink()
+    assert made("predicted")[0] == small
+    assert len(calls) == 2
+    hull, again = made("grid")
+    assert len(calls) == 2
+    assert again["splats"] == steps["splats"]
+    assert not again["neus"]["from_prediction"]
+    sizes = []
+    for content in (small, hull):
+        (tmp_path / "one.ply").write_bytes(content)
+        sizes.append(load_mesh(tmp_path / "one.ply").vertices.norm(dim=-1).max())
+    assert sizes[0] < 0.5 * sizes[1]
 
 
 def test_views_alone_predict_nothing():
