@@ -126,8 +126,8 @@ def main() -> None:
         results.append(json.loads(path.read_text()))
     report(results)
     if arguments.objects:
-        path, words = arguments.config or "configs/generate.yaml", arguments.overrides
-        tables = mesh_tables(arguments.objects, path, words, arguments.limit)
+        settings = (arguments.config or "configs/generate.yaml", arguments.overrides)
+        tables = mesh_tables(arguments.objects, *settings, arguments.limit)
         report_meshes(tables, folder / "meshes")
 
 
