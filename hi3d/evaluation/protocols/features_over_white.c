@@ -11,6 +11,7 @@
 #include <string.h>
 
 enum { LANES = 8, TILE = 4, PATCH = 6, POINTS = 36, ROWS = 6, COLUMNS = 16 };
+enum { DEPTH = 256 };  // channels of one product: a panel of filters stays in the first cache
 enum { SPREAD = 16 };  // floats between the points' matrices: else all fall into one set of the cache
 enum { TOP, BOTTOM, LEFT, RIGHT };
 
@@ -86,14 +87,16 @@ static void inverse_tile(const float *points, int64_t stride, const float *bias,
   }
 }
 
-// m [6][ldm] = a [6][depth] panel [depth][16]
-static inline void product(const float *a, int64_t depth, const float *panel, float *m,
-                           int64_t ldm) {
-  lanes sums[ROWS][2] = {{{0}}};
+// m [6][ldm] = a [6][lda] panel [depth][16], or added to what is there.
+static inline void product(const float *a, int64_t lda, int64_t depth, const float *panel,
+                           int add, float *m, int64_t ldm) {
+  lanes sums[ROWS][2];
+  for (int i = 0; i < ROWS; i++)
+    for (int j = 0; j < 2; j++) sums[i][j] = add ? load(m + i * ldm + LANES * j) : (lanes){0};
   for (int64_t k = 0; k < depth; k++) {
     const lanes first = load(panel + COLUMNS * k), second = load(panel + COLUMNS * k + LANES);
     for (int i = 0; i < ROWS; i++) {
-      const float value = a[i * depth + k];
+      const float value = a[i * lda + k];
       sums[i][0] += value * first;
       sums[i][1] += value * second;
     }
@@ -104,18 +107,55 @@ static inline void product(const float *a, int64_t depth, const float *panel, fl
   }
 }
 
-// x [V, h, w, C] in x_box; background [height, width, C]; filters [36, K / 16, C, 16]; bias [K];
-// y [V, h', w', K] in y_box: convolved and rectified. C is a multiple of 8, K of 16.
+// Where a tile of the output begins, in the coordinates of its box.
+typedef struct {
+  int64_t image, row, column;
+} place;
+
+// Lists the tiles that can differ from a white image's, and fills the others with its features.
+static int64_t list_tiles(const uint8_t *mask, const float *after, int64_t num_images,
+                          int64_t height, int64_t width, int64_t channels, const int64_t *box,
+                          float *y, place *tiles) {
+  const int64_t down = box[BOTTOM] - box[TOP], across = box[RIGHT] - box[LEFT];
+  int64_t count = 0;
+  for (int64_t image = 0; image < num_images; image++)
+    for (int64_t row = 0; row < down; row += TILE)
+      for (int64_t column = 0; column < across; column += TILE) {
+        const int64_t rows = down - row < TILE ? down - row : TILE;
+        const int64_t columns = across - column < TILE ? across - column : TILE;
+        int differs = 0;
+        for (int64_t r = 0; r < rows; r++)
+          for (int64_t c = 0; c < columns; c++)
+            differs |= mask[(image * height + box[TOP] + row + r) * width + box[LEFT] + column + c];
+        if (differs) {
+          tiles[count++] = (place){image, row, column};
+          continue;
+        }
+        for (int64_t r = 0; r < rows; r++)
+          memcpy(y + ((image * down + row + r) * across + column) * channels,
+                 after + ((box[TOP] + row + r) * width + box[LEFT] + column) * channels,
+                 (size_t)(columns * channels) * sizeof(float));
+      }
+  return count;
+}
+
+// x [V, h, w, C] in x_box; background [height, width, C] and the output after it [height, width, K];
+// filters [36, K / 16, C, 16]; bias [K]; mask [V, height, width]: outputs that can differ from
+// `after`; y [V, h', w', K] in y_box: convolved and rectified. C is a multiple of 8, K of 16.
 // Returns 0, or 1 if memory ran out.
-int convolve(const float *x, const int64_t *x_box, const float *background, const float *filters,
-             const float *bias, int64_t num_images, int64_t height, int64_t width,
-             int64_t channels, int64_t out_channels, const int64_t *y_box, float *y,
-             int num_threads) {
+int convolve(const float *x, const int64_t *x_box, const float *background, const float *after,
+             const float *filters, const float *bias, const uint8_t *mask, int64_t num_images,
+             int64_t height, int64_t width, int64_t channels, int64_t out_channels,
+             const int64_t *y_box, float *y, int num_threads) {
   const int64_t x_size = (x_box[BOTTOM] - x_box[TOP]) * (x_box[RIGHT] - x_box[LEFT]) * channels;
   const int64_t y_height = y_box[BOTTOM] - y_box[TOP], y_width = y_box[RIGHT] - y_box[LEFT];
-  const int64_t down = (y_height + TILE - 1) / TILE, across = (y_width + TILE - 1) / TILE;
-  const int64_t tiles = num_images * down * across, block = channels < 256 ? 48 : 96;
+  const int64_t most = num_images * ((y_height + TILE - 1) / TILE) * ((y_width + TILE - 1) / TILE);
+  const int64_t block = channels < DEPTH ? 48 : 96;
   const int64_t v_stride = block * channels + SPREAD, m_stride = block * out_channels + SPREAD;
+  place *tiles = malloc((size_t)(most + 1) * sizeof(place));
+  if (!tiles) return 1;
+  const int64_t count = list_tiles(mask, after, num_images, height, width, out_channels, y_box, y,
+                                   tiles);
   int failed = 0;
 #pragma omp parallel num_threads(num_threads)
   {
@@ -129,37 +169,36 @@ int convolve(const float *x, const int64_t *x_box, const float *background, cons
 #pragma omp barrier
     if (!failed) {
 #pragma omp for schedule(dynamic)
-      for (int64_t start = 0; start < tiles; start += block) {
-        const int64_t count = tiles - start < block ? tiles - start : block;
-        const int64_t groups = (count + ROWS - 1) / ROWS;
+      for (int64_t start = 0; start < count; start += block) {
+        const int64_t here = count - start < block ? count - start : block;
+        const int64_t groups = (here + ROWS - 1) / ROWS;
         for (int64_t t = 0; t < groups * ROWS; t++) {
+          const place tile = tiles[t < here ? start + t : start];
           const float *pixels[POINTS];
-          const int64_t tile = start + t, image = tile / (down * across);
-          const int64_t row = y_box[TOP] + tile / across % down * TILE - 1;
-          const int64_t column = y_box[LEFT] + tile % across * TILE - 1;
           for (int i = 0; i < POINTS; i++) {
-            const float *found = NULL;
-            if (t < count)
-              found = pixel(x + image * x_size, x_box, background, height, width, channels,
-                            row + i / PATCH, column + i % PATCH);
+            const float *found =
+                pixel(x + tile.image * x_size, x_box, background, height, width, channels,
+                      y_box[TOP] + tile.row - 1 + i / PATCH,
+                      y_box[LEFT] + tile.column - 1 + i % PATCH);
             pixels[i] = found ? found : zeros;
           }
           transform_tile(pixels, channels, v + t * channels, v_stride);
         }
         for (int64_t point = 0; point < POINTS; point++)
           for (int64_t panel = 0; panel < out_channels; panel += COLUMNS)
-            for (int64_t g = 0; g < groups; g++)
-              product(v + point * v_stride + g * ROWS * channels, channels,
-                      filters + (point * out_channels + panel) * channels,
-                      m + point * m_stride + g * ROWS * out_channels + panel, out_channels);
-        for (int64_t t = 0; t < count; t++) {
+            for (int64_t k = 0; k < channels; k += DEPTH)
+              for (int64_t g = 0; g < groups; g++)
+                product(v + point * v_stride + g * ROWS * channels + k, channels,
+                        channels - k < DEPTH ? channels - k : DEPTH,
+                        filters + (point * out_channels + panel) * channels + k * COLUMNS, k > 0,
+                        m + point * m_stride + g * ROWS * out_channels + panel, out_channels);
+        for (int64_t t = 0; t < here; t++) {
+          const place tile = tiles[start + t];
           float *outputs[TILE * TILE];
-          const int64_t tile = start + t, image = tile / (down * across);
-          const int64_t row = tile / across % down * TILE, column = tile % across * TILE;
           for (int i = 0; i < TILE * TILE; i++) {
-            const int64_t r = row + i / TILE, c = column + i % TILE;
-            const int64_t place = (image * y_height + r) * y_width + c;
-            outputs[i] = r < y_height && c < y_width ? y + place * out_channels : NULL;
+            const int64_t r = tile.row + i / TILE, c = tile.column + i % TILE;
+            const int64_t to = (tile.image * y_height + r) * y_width + c;
+            outputs[i] = r < y_height && c < y_width ? y + to * out_channels : NULL;
           }
           inverse_tile(m + t * out_channels, m_stride, bias, out_channels, outputs);
         }
@@ -168,6 +207,7 @@ int convolve(const float *x, const int64_t *x_box, const float *background, cons
     free(zeros);
     free(v);
   }
+  free(tiles);
   return failed;
 }
 

@@ -30,6 +30,8 @@ class Features:
     """Channels are last in memory."""
     box: Box
     """Where they are; beyond it they are those of a white image."""
+    mask: Tensor | None = None  # [V, H, W] uint8
+    """1 where they can differ from those of a white image; None = everywhere in the box."""
 
 
 def kernel() -> Kernel | None:
@@ -50,8 +52,9 @@ def winograd_filters(layer: nn.Module) -> Tensor | None:
         return None
     if layer.out_channels % COLUMNS:
         return None
-    points = torch.einsum("ia,kcab,jb->ijkc", TO_POINTS, layer.weight.double(), TO_POINTS)
-    points = F.pad(points.float(), (0, -layer.in_channels % LANES))
+    both = torch.kron(TO_POINTS, TO_POINTS)  # of rows and of columns, [36, 9]
+    points = (layer.weight.double().flatten(2) @ both.T).float().permute(2, 0, 1)
+    points = F.pad(points, (0, -layer.in_channels % LANES))
     return points.reshape(36, -1, COLUMNS, points.shape[-1]).transpose(2, 3).contiguous()
 
 
@@ -87,7 +90,12 @@ def fresh(shape: tuple[int, int, int, int]) -> Tensor:
 
 
 def convolved(
-    x: Features, layer: nn.Conv2d, filters: Tensor, white: Tensor, take: Take = fresh
+    x: Features,
+    layer: nn.Conv2d,
+    filters: Tensor,
+    white: Tensor,
+    after: Tensor,
+    take: Take = fresh,
 ) -> Features:
     """A convolution and the ReLU after it by the kernel.
 
@@ -96,6 +104,7 @@ def convolved(
         layer: of 3x3.
         filters: of `winograd_filters`.
         white: [1, C, H, W] the layer's input for a white image.
+        after: [1, K, H, W] its output, rectified.
         take: gives memory for the output.
     """
     compiled = kernel()
@@ -108,14 +117,15 @@ def convolved(
         inside, white = F.pad(inside, filled), F.pad(white, filled)
     box = output_box(layer, x.box, (height, width))
     y = take((len(inside), layer.out_channels, box[1] - box[0], box[3] - box[2]))
+    mask = _spread(x, box, (height, width), 3)
     failed = compiled.convolve(
-        _rows(inside), _numbers(x.box), _rows(white), filters, layer.bias,
+        _rows(inside), _numbers(x.box), _rows(white), _rows(after), filters, layer.bias, mask,
         *(len(inside), height, width, channels, layer.out_channels),
         _numbers(box), _rows(y), num_threads(),
     )  # fmt: skip
     if failed:
         raise MemoryError("no memory for the tiles of a convolution")
-    return Features(y, box)
+    return Features(y, box, mask)
 
 
 def pooled(x: Features, white: Tensor, take: Take = fresh) -> Features:
@@ -135,7 +145,18 @@ def pooled(x: Features, white: Tensor, take: Take = fresh) -> Features:
         *(_rows(x.inside), _numbers(x.box), _rows(white), num_images, height, width, channels),
         *(_numbers(box), _rows(y), num_threads()),
     )
-    return Features(y, box)
+    return Features(y, box, _spread(x, box, (height // 2, width // 2), 2))
+
+
+def _spread(x: Features, box: Box, shape: tuple[int, int], size: int) -> Tensor:
+    """The mask after a convolution of 3x3 pixels or a pooling of 2x2. [V, H, W] uint8"""
+    if x.mask is None:
+        mask = torch.zeros(len(x.inside), *shape, dtype=torch.uint8)
+        mask[:, box[0] : box[1], box[2] : box[3]] = 1
+        return mask
+    wide = x.mask[:, None].float()
+    wide = F.max_pool2d(wide, 3, 1, 1) if size == 3 else F.max_pool2d(wide, 2)
+    return wide[:, 0].to(torch.uint8)
 
 
 def passed(x: Features, layer: nn.Module, white: Tensor, after: Tensor) -> Features:
@@ -148,7 +169,7 @@ def passed(x: Features, layer: nn.Module, white: Tensor, after: Tensor) -> Featu
         after: its output.
     """
     if isinstance(layer, nn.ReLU):
-        return Features(F.relu(x.inside), x.box)
+        return Features(F.relu(x.inside), x.box, x.mask)
     assert isinstance(layer, nn.Conv2d | nn.MaxPool2d)
     size, stride, padding = _geometry(layer)
     box = output_box(layer, x.box, (after.shape[-2], after.shape[-1]))
@@ -240,9 +261,9 @@ def union(first: Box, second: Box) -> Box:
     return top, bottom, left, right
 
 
-def object_box(images: Tensor) -> Box:
-    """The box beyond which all images [V, 3, H, W] are white; empty where nothing is not."""
-    colored = (images < 1).any(1).any(0)
+def object_box(mask: Tensor) -> Box:
+    """The box around all that is set in masks [V, H, W]; empty where nothing is."""
+    colored = mask.any(0)
     rows, columns = (torch.nonzero(colored.any(axis))[:, 0] for axis in (1, 0))
     if len(rows) == 0:
         return 0, 0, 0, 0

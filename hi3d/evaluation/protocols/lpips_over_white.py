@@ -17,14 +17,13 @@ from hi3d.evaluation.protocols.features_over_white import (
     Take,
     convolved,
     differences,
-    fresh,
     kernel,
     object_box,
     passed,
     pooled,
     winograd_filters,
 )
-from hi3d.evaluation.protocols.recent import Recent
+from hi3d.evaluation.protocols.recent import content_of
 from hi3d.images.lpips import Lpips
 
 VIEWS_AT_ONCE = 4
@@ -51,7 +50,7 @@ class LpipsOverWhite:
                 self.white.append(x.contiguous(memory_format=torch.channels_last))
                 x = layer(x)
             self.white.append(x.contiguous(memory_format=torch.channels_last))
-        self.targets: Recent[list[list[Features]]] = Recent(1)
+        self.target, self.truths = "", list[list[Features]]()  # its content, and its features
         self.scratch = Scratch()
         self.places = places(lpips.features, self.taps)
 
@@ -63,7 +62,7 @@ class LpipsOverWhite:
             target: [V, 3, H, W] in [0, 1]; the features of the last ones are kept.
         """
         with torch.inference_mode():
-            truths = self.targets.get([target], partial(self.kept_layers, target))
+            truths = self.kept_layers(target)
             same = torch.equal(pred, pred[:1].expand_as(pred))
             found = self.layers(pred[:1]) if same else []
             distances = []
@@ -80,51 +79,60 @@ class LpipsOverWhite:
         return total
 
     def kept_layers(self, images: Tensor) -> list[list[Features]]:
-        """Features of images [V, 3, H, W] at the compared layers, a few images at once."""
-        return [self.layers(some, keep=True) for some in images.split(VIEWS_AT_ONCE)]
+        """Features of images [V, 3, H, W] at the compared layers, a few images at once; those of the
+        last ones are kept."""
+        content = content_of([images])
+        if content != self.target:
+            self.target = ""  # the memory is used again
+            chunks = enumerate(images.split(VIEWS_AT_ONCE))
+            self.truths = [self.layers(some, f"kept {chunk}") for chunk, some in chunks]
+            self.target = content
+        return self.truths
 
-    def layers(self, images: Tensor, keep: bool = False) -> list[Features]:
+    def layers(self, images: Tensor, keep: str = "") -> list[Features]:
         """Features of a few images at the compared layers.
 
         Args:
             images: [V, 3, H, W] in [0, 1].
-            keep: give memory of their own; otherwise the next call overwrites them.
+            keep: name of the memory that they have; another call with it overwrites them.
         """
-        box = object_box(images)
+        mask = (images < 1).any(1)
+        box = object_box(mask)
         if box[1] == 0:
             return [Features(self.white[tap + 1][..., :0, :0], box) for tap in self.taps]
         inside = self._normalised(images)[..., box[0] : box[1], box[2] : box[3]]
-        x, found = Features(inside.contiguous(memory_format=torch.channels_last), box), []
+        inside = inside.contiguous(memory_format=torch.channels_last)
+        x, found = Features(inside, box, mask.to(torch.uint8)), []
         for number, layer in enumerate(self.lpips.features):
             x = self._passed(number, layer, x, keep)
             if number in self.taps:
                 found.append(x)
         return found
 
-    def _passed(self, number: int, layer: nn.Module, x: Features, keep: bool) -> Features:
+    def _passed(self, number: int, layer: nn.Module, x: Features, keep: str) -> Features:
         """One layer, by the kernel where it knows the layer."""
         filters, white = self.filters[number], self.white[number]
         if isinstance(layer, nn.Conv2d) and filters is not None:
-            return convolved(x, layer, filters, white, self._memory(number, keep))
+            after = self.white[number + 2]  # of the ReLU
+            return convolved(x, layer, filters, white, after, self._memory(number, keep))
         if isinstance(layer, nn.ReLU) and self.filters[number - 1] is not None:
             return x  # the convolution has rectified
         if isinstance(layer, nn.MaxPool2d) and self.compiled and layer.kernel_size == 2:
             return pooled(x, self.white[number], self._memory(number, keep))
         return passed(x, layer, white, self.white[number + 1])
 
-    def _memory(self, number: int, keep: bool) -> Take:
+    def _memory(self, number: int, keep: str) -> Take:
         """Memory for the output of a layer that the kernel computes."""
-        if keep and number + 1 in self.taps:
-            return fresh
-        return partial(self.scratch.take, self.places[number])
+        own = f"{keep} {number}" if number + 1 in self.taps else self.places[number]
+        return partial(self.scratch.take, own)
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (2 * images - 1 - self.lpips.shift) / self.lpips.scale
 
 
 def places(layers: nn.Sequential, taps: tuple[int, ...]) -> list[str]:
-    """Names of the memory of each layer's output: compared features have their own, the others two
-    in turn, since a layer reads one while it writes the other.
+    """Names of the memory of each layer's output: two in turn, since a layer reads one while it
+    writes the other; compared features have memory of their own.
 
     Args:
         layers: of the network.
@@ -134,5 +142,5 @@ def places(layers: nn.Sequential, taps: tuple[int, ...]) -> list[str]:
     for number, layer in enumerate(layers):
         compared = number + 1 in taps
         turn += not compared and not isinstance(layer, nn.ReLU)
-        names.append(f"compared {number}" if compared else f"turn {turn % 2}")
+        names.append(f"turn {turn % 2}")
     return names

@@ -54,7 +54,7 @@ def test_a_truth_is_computed_once_and_equal_views_as_one(monkeypatch, tmp_path):
     around, seen = LpipsOverWhite(lpips, SIZE, SIZE), []
     layers = around.layers
     monkeypatch.setattr(
-        around, "layers", lambda images, **kept: seen.append(len(images)) or layers(images, **kept)
+        around, "layers", lambda images, *kept: seen.append(len(images)) or layers(images, *kept)
     )
     first = around(PRED, TRUTH)
     assert torch.equal(first, around(PRED, TRUTH))
