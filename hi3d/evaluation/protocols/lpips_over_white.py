@@ -79,8 +79,11 @@ class LpipsOverWhite:
         return total
 
     def kept_layers(self, images: Tensor) -> list[list[Features]]:
-        """Features of images [V, 3, H, W] at the compared layers, a few images at once; those of the
-        last ones are kept."""
+        """Features of images at the compared layers, kept until there are other images.
+
+        Args:
+            images: [V, 3, H, W] in [0, 1], of which a few are taken at once.
+        """
         content = content_of([images])
         if content != self.target:
             self.target = ""  # the memory is used again
@@ -140,7 +143,6 @@ def places(layers: nn.Sequential, taps: tuple[int, ...]) -> list[str]:
     """
     names, turn = [], 0
     for number, layer in enumerate(layers):
-        compared = number + 1 in taps
-        turn += not compared and not isinstance(layer, nn.ReLU)
+        turn += not isinstance(layer, nn.ReLU) and number + 1 not in taps
         names.append(f"turn {turn % 2}")
     return names

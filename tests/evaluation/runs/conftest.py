@@ -1,4 +1,4 @@
-"""What runs over sets are tested with: no LPIPS, a protocol of small views, a cache of their own."""
+"""Runs over sets are tested without LPIPS, by small views and with a cache of their own."""
 
 from dataclasses import replace
 from pathlib import Path

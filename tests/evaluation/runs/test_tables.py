@@ -103,7 +103,7 @@ def test_a_full_disk_ends_the_run_and_is_no_failure_of_an_object(config, tmp_pat
 
     monkeypatch.setattr(rows, "draw_pictures", full)
     (tmp_path / "set" / "broken.glb").unlink()
-    with pytest.raises(InputError, match="no space left for .*run the same command again"):
+    with pytest.raises(InputError, match=r"no space left for .*run the same command again"):
         run_tables(config, tmp_path / "out")
     assert not list((tmp_path / "out").rglob("row.json"))
     assert not (tmp_path / "out" / "table.json").exists()
