@@ -73,7 +73,7 @@ def truth_of(mesh: SurfaceMesh) -> Output:
 def output_of(truth: Output, method: int) -> Output:
     """What a method might have made: views blurred, the mesh moved."""
     views, mesh = truth
-    blurred = torch.nn.functional.avg_pool2d(views, 2 * method + 3, 1, method + 1)
+    blurred = 1 - torch.nn.functional.avg_pool2d(1 - views, 2 * method + 3, 1, method + 1)
     moved = mesh.vertices + 0.01 * (method + 1) * torch.sin(7 * mesh.vertices.flip(1))
     return blurred.clamp(0, 1), SurfaceMesh(moved, mesh.faces, mesh.vertex_rgb)
 

@@ -44,7 +44,7 @@ class MeshReconstructionConfig:
     interpolated_views: int = 0
     """M of Section 4.4: views rendered from the splats between the given ones. They help where the
     given views do not agree (configs/generate.yaml has the paper's 16) and blur a surface that is
-    seen alike from all sides: benchmarks/variants/interpolated_views.yaml. 0 to 1000."""
+    seen alike from all sides: configs/ablation/m.yaml. 0 to 1000."""
     splats: SplatConfig = field(default_factory=SplatConfig)
     neus: NeusConfig = field(default_factory=NeusConfig)
     meshing: MeshingConfig = field(default_factory=MeshingConfig)

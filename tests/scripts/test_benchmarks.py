@@ -1,4 +1,4 @@
-"""Benchmarks import, say how they are used, and their variants are settings that exist."""
+"""Benchmarks import, and say how they are used."""
 
 import importlib
 import runpy
@@ -7,11 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hi3d.config import load_config
-
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 PROGRAMS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "common")
-VARIANTS = sorted((FOLDER / "variants").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
@@ -30,36 +27,6 @@ def test_help_says_what_it_measures(name, monkeypatch, capsys):
         runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
     assert stop.value.code == 0
     assert "usage:" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
-def test_variants_are_settings(path):
-    benchmark = importlib.import_module("variants")
-    config = load_config(benchmark.VariantsConfig, path)
-    settings = [benchmark.settings_of(variant, config) for variant in config.variants.values()]
-    assert settings[0] == config.shared
-    assert len(config.variants) > 1
-
-
-def test_a_variant_changes_what_it_names():
-    benchmark = importlib.import_module("variants")
-    config = load_config(benchmark.VariantsConfig, FOLDER / "variants" / "splats.yaml")
-    changed = benchmark.settings_of(config.variants["sh degree 1"], config)
-    assert (config.shared.splats.sh_degree, changed.splats.sh_degree) == (0, 1)
-    assert changed.splats.steps == config.shared.splats.steps == 200
-
-
-def test_table_gives_differences_and_ratios_to_the_first_row():
-    import torch
-
-    benchmark = importlib.import_module("variants")
-    rows = {
-        "a": {"score": torch.tensor([[1.0], [3.0]])},
-        "b": {"score": torch.tensor([[2.0], [6.0]])},
-    }
-    lines = benchmark.table(rows)
-    assert lines[2] == "| a | 2 ± 1 | +0 ± 0 | 1.000x |"
-    assert lines[3] == "| b | 4 ± 2 | +2 ± 1 | 2.000x |"
 
 
 def test_small_model_prints_how_far_orbits_and_meshes_are_from_the_truth(

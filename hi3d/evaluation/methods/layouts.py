@@ -81,13 +81,15 @@ LAYOUTS: dict[str, Layout] = {
         meshes=("mesh-ortho-{object}/*/save/*.obj", "{object}.obj", "{object}.glb"),
         front="-y",
         scale="unit",
-        certain=False,
+        certain=False,  # the pose files beside instant-nsr-pl/datasets/ortho.py decide
     ),
+    # The photo is at 30 degrees of the poses (get_poses in utils/utils.py against the turns in
+    # utils/zero123_utils.py), which is none of the axes.
     "one2345": Layout(
         meshes=("{object}/mesh.ply", "exp/{object}/mesh.ply"), scale="unit", certain=False
     ),
-    # Both are built on one radiance field, y up, whose camera of the photo (azimuth 0) is on +z:
-    # circle_poses in nerf/provider.py and in nerf/provider_image.py.
+    # y up, the camera of the photo (azimuth 0: default_azimuth of main.py) on +z: circle_poses in
+    # nerf/provider.py, and alike in nerf/provider_image.py. Vertices are written as they come.
     "magic123": Layout(
         meshes=("{object}/mesh/mesh.obj", "{object}*/mesh/mesh.obj"),
         up="y",
@@ -118,6 +120,9 @@ LAYOUTS: dict[str, Layout] = {
     # GLB, y up, in a frame of the object rather than of the photo.
     "trellis": Layout(meshes=ANY_MESH, up="y", front="z", scale="unit", certain=False),
     "hunyuan3d": Layout(meshes=ANY_MESH, up="y", front="z", scale="unit", certain=False),
+    # z up, the photo's camera on +x: get_zero123plus_input_cameras in src/utils/camera_util.py has
+    # the views at 30 to 330 degrees from the photo; src/utils/mesh_util.py writes vertices as they
+    # are.
     "instantmesh": Layout(
         views=("images/{object}.png", "*/images/{object}.png"),
         kind="grid",
@@ -126,9 +131,9 @@ LAYOUTS: dict[str, Layout] = {
         same_cameras=False,
         meshes=("meshes/{object}.obj", "*/meshes/{object}.obj"),
         scale="unit",
-        certain=False,
     ),
-    # run.py writes vertices as they are, z up (tsr/utils.py); the photo's azimuth is not said.
+    # run.py writes vertices as they are, z up, azimuth 0 on +x (get_spherical_cameras in
+    # tsr/utils.py); that the photo is at azimuth 0 is nowhere said.
     "triposr": Layout(
         meshes=("{object}/mesh.glb", "{object}/mesh.obj", "{object}/0/mesh.*"),
         scale="unit",

@@ -2,33 +2,32 @@
 
 Outside a box around the object both images are white, and so are their features, up to the reach of
 the convolutions: they are those of a white image, which are computed once. Inside the box every
-number is that of `hi3d.images.lpips.Lpips`, up to the order of sums.
+number is that of `hi3d.images.lpips.Lpips`, up to the order of sums and, where a compiler is there,
+the rounding of Winograd's convolutions.
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hi3d.evaluation.protocols.recent import Recent
-from hi3d.images.lpips import EPS, Lpips
+from hi3d.evaluation.protocols.features_over_white import (
+    Features,
+    Scratch,
+    Take,
+    convolved,
+    differences,
+    kernel,
+    object_box,
+    passed,
+    pooled,
+    winograd_filters,
+)
+from hi3d.evaluation.protocols.recent import content_of
+from hi3d.images.lpips import Lpips
 
-Box = tuple[int, int, int, int]
-"""Rows from, to, and columns from, to."""
-MAX_TARGETS = 16
-"""True views whose features are kept: those of one object."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Features of an image at a compared layer."""
-
-    inside: Tensor  # [1, C, h, w]
-    """Of unit length at each pixel."""
-    box: Box
-    """Where they are; beyond it they are those of a white image."""
+VIEWS_AT_ONCE = 4
+"""Of one box. More need more memory and read the deep layers' filters less often."""
 
 
 class LpipsOverWhite:
@@ -41,16 +40,19 @@ class LpipsOverWhite:
         width: the same.
         """
         self.lpips = lpips
+        self.taps = lpips.architecture.taps
+        self.compiled = kernel() is not None
+        self.filters = [winograd_filters(n) if self.compiled else None for n in lpips.features]
         self.white: list[Tensor] = []  # input of each layer, and the output of the last
         x = self._normalised(torch.ones(1, 3, height, width))
         with torch.inference_mode():
             for layer in lpips.features:
-                self.white.append(x)
+                self.white.append(x.contiguous(memory_format=torch.channels_last))
                 x = layer(x)
-            self.white.append(x)
-            self.unit_white = [unit(self.white[tap + 1]) for tap in lpips.architecture.taps]
-        self.targets: Recent[list[Layer]] = Recent(MAX_TARGETS)
-        self.last: Recent[list[Layer]] = Recent(1)
+            self.white.append(x.contiguous(memory_format=torch.channels_last))
+        self.target, self.truths = "", list[list[Features]]()  # its content, and its features
+        self.scratch = Scratch()
+        self.places = places(lpips.features, self.taps)
 
     def __call__(self, pred: Tensor, target: Tensor) -> Tensor:
         """The distance of each pair of images, as `Lpips` gives it. [V]
@@ -59,121 +61,88 @@ class LpipsOverWhite:
             pred: [V, 3, H, W] in [0, 1].
             target: [V, 3, H, W] in [0, 1]; the features of the last ones are kept.
         """
-        distances = []
         with torch.inference_mode():
-            for image, true in zip(pred.split(1), target.split(1), strict=True):
-                layers = self.last.get([image], partial(self.layers, image))
-                true_layers = self.targets.get([true], partial(self.layers, true))
-                distances.append(self.distance(layers, true_layers))
-        return torch.stack(distances)
+            truths = self.kept_layers(target)
+            same = torch.equal(pred, pred[:1].expand_as(pred))
+            found = self.layers(pred[:1]) if same else []
+            distances = []
+            for images, truth in zip(pred.split(VIEWS_AT_ONCE), truths, strict=True):
+                distances.append(self.distance(found or self.layers(images), truth))
+        return torch.cat(distances).to(pred.dtype)
 
-    def distance(self, first: list[Layer], second: list[Layer]) -> Tensor:
-        """Of the layers of two images."""
-        total = torch.zeros(())
-        for number, weights in enumerate(self.lpips.channel_weights):
-            white = self.unit_white[number]
-            box = union(first[number].box, second[number].box)
-            a, b = (within(layers[number], box, white) for layers in (first, second))
-            total = total + ((a - b).square() * weights).sum() / white[0, 0].numel()
+    def distance(self, first: list[Features], second: list[Features]) -> Tensor:
+        """Of the features of images at the compared layers. [V]"""
+        total = torch.zeros(1, dtype=torch.float64)
+        weights = self.lpips.channel_weights
+        for tap, a, b, weight in zip(self.taps, first, second, weights, strict=True):
+            total = total + differences(a, b, self.white[tap + 1], weight)
         return total
 
-    def layers(self, image: Tensor) -> list[Layer]:
-        """Features of an image [1, 3, H, W] in [0, 1] at the compared layers."""
-        box = object_box(image)
-        if box is None:
-            return [Layer(white[..., :0, :0], (0, 0, 0, 0)) for white in self.unit_white]
-        x = self._normalised(image)[..., box[0] : box[1], box[2] : box[3]]
-        found = []
+    def kept_layers(self, images: Tensor) -> list[list[Features]]:
+        """Features of images at the compared layers, kept until there are other images.
+
+        Args:
+            images: [V, 3, H, W] in [0, 1], of which a few are taken at once.
+        """
+        content = content_of([images])
+        if content != self.target:
+            self.target = ""  # the memory is used again
+            chunks = enumerate(images.split(VIEWS_AT_ONCE))
+            self.truths = [self.layers(some, f"kept {chunk}") for chunk, some in chunks]
+            self.target = content
+        return self.truths
+
+    def layers(self, images: Tensor, keep: str = "") -> list[Features]:
+        """Features of a few images at the compared layers.
+
+        Args:
+            images: [V, 3, H, W] in [0, 1].
+            keep: name of the memory that they have; another call with it overwrites them.
+        """
+        mask = (images < 1).any(1)
+        box = object_box(mask)
+        if box[1] == 0:
+            return [Features(self.white[tap + 1][..., :0, :0], box) for tap in self.taps]
+        inside = self._normalised(images)[..., box[0] : box[1], box[2] : box[3]]
+        inside = inside.contiguous(memory_format=torch.channels_last)
+        x, found = Features(inside, box, mask.to(torch.uint8)), []
         for number, layer in enumerate(self.lpips.features):
-            x, box = self._through(layer, x, box, self.white[number], self.white[number + 1])
-            if number in self.lpips.architecture.taps:
-                found.append(Layer(unit(x), box))
+            x = self._passed(number, layer, x, keep)
+            if number in self.taps:
+                found.append(x)
         return found
+
+    def _passed(self, number: int, layer: nn.Module, x: Features, keep: str) -> Features:
+        """One layer, by the kernel where it knows the layer."""
+        filters, white = self.filters[number], self.white[number]
+        if isinstance(layer, nn.Conv2d) and filters is not None:
+            after = self.white[number + 2]  # of the ReLU
+            return convolved(x, layer, filters, white, after, self._memory(number, keep))
+        if isinstance(layer, nn.ReLU) and self.filters[number - 1] is not None:
+            return x  # the convolution has rectified
+        if isinstance(layer, nn.MaxPool2d) and self.compiled and layer.kernel_size == 2:
+            return pooled(x, self.white[number], self._memory(number, keep))
+        return passed(x, layer, white, self.white[number + 1])
+
+    def _memory(self, number: int, keep: str) -> Take:
+        """Memory for the output of a layer that the kernel computes."""
+        own = f"{keep} {number}" if number + 1 in self.taps else self.places[number]
+        return partial(self.scratch.take, own)
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (2 * images - 1 - self.lpips.shift) / self.lpips.scale
 
-    def _through(
-        self, layer: nn.Module, x: Tensor, box: Box, white: Tensor, after: Tensor
-    ) -> tuple[Tensor, Box]:
-        """One layer on the box alone, which grows by what the layer carries outwards.
 
-        Args:
-            layer: a convolution, a pooling or a ReLU.
-            x: [B, C, h, w] inputs within `box`.
-            box: of `x`.
-            white: [1, C, H, W] the layer's input for a white image.
-            after: its output.
-        """
-        if isinstance(layer, nn.ReLU):
-            return F.relu(x), box
-        assert isinstance(layer, nn.Conv2d | nn.MaxPool2d)
-        size, stride, padding = (
-            _number(value) for value in (layer.kernel_size, layer.stride, layer.padding)
-        )
-        wanted: list[int] = []
-        needed: list[int] = []
-        pads: list[tuple[int, int]] = []
-        for axis in (0, 1):
-            start, end = box[2 * axis : 2 * axis + 2]
-            length, whole = after.shape[-2 + axis], white.shape[-2 + axis]
-            first = max(0, -(-(start + padding - size + 1) // stride))
-            last = min(length, (end - 1 + padding) // stride + 1)
-            begin, stop = first * stride - padding, (last - 1) * stride - padding + size
-            wanted += [first, last]
-            needed += [max(0, begin), min(whole, stop)]
-            pads.append((max(0, -begin), max(0, stop - whole)))
-        region = white[..., needed[0] : needed[1], needed[2] : needed[3]]
-        region = region.repeat(len(x), 1, 1, 1)
-        top, left = box[0] - needed[0], box[2] - needed[2]
-        ys, xs = max(0, -top), max(0, -left)  # a stride may leave a border of the box unread
-        part = x[..., ys : needed[1] - box[0], xs : needed[3] - box[2]]
-        top, left = top + ys, left + xs
-        region[..., top : top + part.shape[-2], left : left + part.shape[-1]] = part
-        box = (wanted[0], wanted[1], wanted[2], wanted[3])
-        if isinstance(layer, nn.MaxPool2d):
-            return F.max_pool2d(region, size, stride), box
-        region = F.pad(region, (*pads[1], *pads[0]))
-        return F.conv2d(region, layer.weight, layer.bias, stride), box
+def places(layers: nn.Sequential, taps: tuple[int, ...]) -> list[str]:
+    """Names of the memory of each layer's output: two in turn, since a layer reads one while it
+    writes the other; compared features have memory of their own.
 
-
-def _number(value: object) -> int:
-    """A layer's setting, the same for rows and columns."""
-    first = value[0] if isinstance(value, tuple) else value
-    assert isinstance(first, int)
-    return first
-
-
-def unit(x: Tensor) -> Tensor:
-    """Features [B, C, h, w] at unit length."""
-    return x / (x.square().sum(1, keepdim=True) + EPS).sqrt()
-
-
-def union(first: Box, second: Box) -> Box:
-    """The box around two, of which one may be empty."""
-    boxes = [box for box in (first, second) if box[1] > box[0]] or [first]
-    starts = (min(box[axis] for box in boxes) for axis in (0, 2))
-    ends = (max(box[axis] for box in boxes) for axis in (1, 3))
-    (top, left), (bottom, right) = starts, ends
-    return top, bottom, left, right
-
-
-def within(layer: Layer, box: Box, white: Tensor) -> Tensor:
-    """Features in a larger box, those of a white image [1, C, H, W] around them."""
-    if layer.box == box:
-        return layer.inside
-    region = white[..., box[0] : box[1], box[2] : box[3]].clone()
-    top, left = layer.box[0] - box[0], layer.box[2] - box[2]
-    height, width = layer.inside.shape[-2:]
-    if height:
-        region[..., top : top + height, left : left + width] = layer.inside
-    return region
-
-
-def object_box(images: Tensor) -> Box | None:
-    """The box beyond which all images [B, 3, H, W] are white; None where nothing is not."""
-    colored = (images < 1).any(1).any(0)
-    rows, columns = (torch.nonzero(colored.any(axis))[:, 0] for axis in (1, 0))
-    if len(rows) == 0:
-        return None
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    Args:
+        layers: of the network.
+        taps: ReLUs whose output is compared.
+    """
+    names, turn = [], 0
+    for number, layer in enumerate(layers):
+        turn += not isinstance(layer, nn.ReLU) and number + 1 not in taps
+        names.append(f"turn {turn % 2}")
+    return names

@@ -1,5 +1,6 @@
 """Tables of scores over a set of objects, by several methods and seeds, from one call."""
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,13 +14,16 @@ from hi3d.evaluation.runs.config import TablesConfig
 from hi3d.evaluation.runs.rows import RowJob, failed_row, made_row, make_row, save_row
 from hi3d.evaluation.runs.scoring import COLUMNS, about_scores
 from hi3d.evaluation.score_table import TABLE_FILE, ScoreRow, ScoreTable, save_score_table, summary
-from hi3d.files import make_folder
+from hi3d.files import make_folder, system_error
 from hi3d.orbits.run_state import full_disk_is_an_input_error, locked
 from hi3d.pipelines.run_folder import check_output
 from hi3d.progress import console, progress_bar
 from hi3d.report import package_versions
 from hi3d.workers.outcomes import outcomes
 from hi3d.workers.ray_executor import connect
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What says something of the disk and nothing of the object that was being made."""
 
 
 def run_tables(
@@ -108,11 +112,23 @@ def _make_missing(jobs: Sequence[RowJob], config: TablesConfig) -> None:
             )
         ):
             if outcome.failure is not None:
+                _raise_unwritable(outcome.failure)
                 save_row(outcome.job, failed_row(outcome.job, outcome.failure))
                 causes[outcome.cause] += 1
             bar.advance(task)
             rate = (time.perf_counter() - start) / (number + 1)
             bar.update(task, status=f"{rate:.1f} s a row, {causes.total()} failed")
+
+
+def _raise_unwritable(failure: str) -> None:
+    """End the run where a row failed because nothing could be written; the row stays missing.
+
+    Raises:
+        OSError: of the disk.
+    """
+    refusal = system_error(RuntimeError(failure))
+    if refusal is not None and refusal.errno in UNWRITABLE:
+        raise refusal
 
 
 def score_table(config: TablesConfig, rows: Sequence[ScoreRow]) -> ScoreTable:

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hi3d.evaluation.protocols import features_over_white, lpips_over_white
 from hi3d.evaluation.protocols.lpips_over_white import LpipsOverWhite
 from hi3d.evaluation.protocols.recent import Recent
 from hi3d.images.lpips import Lpips, LpipsConfig, LpipsNetwork
@@ -28,8 +29,14 @@ PRED = images((20, 40, 10, 30), (0, 64, 0, 64), (0, 9, 50, 64), (0, 0, 0, 0), (3
 TRUTH = images((25, 50, 12, 34), (5, 9, 5, 9), (55, 64, 0, 12), (10, 20, 30, 40), (0, 0, 0, 0))
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("network", list(LpipsNetwork))
-def test_equals_the_whole_images_wherever_the_object_is(network, tmp_path):
+def test_equals_the_whole_images_wherever_the_object_is(network, compiled, monkeypatch, tmp_path):
+    if not compiled:
+        monkeypatch.setattr(features_over_white, "kernel", lambda: None)
+        monkeypatch.setattr(lpips_over_white, "kernel", lambda: None)
+    elif features_over_white.kernel() is None:
+        pytest.skip("no compiler")
     random_lpips_backbone(network, tmp_path / "weights.pth")
     lpips = Lpips(LpipsConfig(network=network, backbone=str(tmp_path / "weights.pth")))
     around = LpipsOverWhite(lpips, SIZE, SIZE)
@@ -41,16 +48,22 @@ def test_equals_the_whole_images_wherever_the_object_is(network, tmp_path):
     assert around(PRED, PRED).abs().max() == 0
 
 
-def test_a_truth_is_computed_once(monkeypatch, tmp_path):
-    random_lpips_backbone(LpipsNetwork.alex, tmp_path / "weights.pth")
-    lpips = Lpips(LpipsConfig(LpipsNetwork.alex, str(tmp_path / "weights.pth")))
+def test_a_truth_is_computed_once_and_equal_views_as_one(monkeypatch, tmp_path):
+    random_lpips_backbone(LpipsNetwork.vgg, tmp_path / "weights.pth")
+    lpips = Lpips(LpipsConfig(LpipsNetwork.vgg, str(tmp_path / "weights.pth")))
     around, seen = LpipsOverWhite(lpips, SIZE, SIZE), []
     layers = around.layers
-    monkeypatch.setattr(around, "layers", lambda image: seen.append(image) or layers(image))
-    first = around(PRED[:2], TRUTH[:2])
-    again = around(PRED[:2], TRUTH[:2])
-    assert torch.equal(first, again)
-    assert len(seen) == 2 * 2 + 2
+    monkeypatch.setattr(
+        around, "layers", lambda images, *kept: seen.append(len(images)) or layers(images, *kept)
+    )
+    first = around(PRED, TRUTH)
+    assert torch.equal(first, around(PRED, TRUTH))
+    assert seen == [4, 1, 4, 1, 4, 1]  # the truth first, then twice the views
+    repeated = PRED[:1].expand_as(TRUTH)
+    torch.testing.assert_close(
+        around(repeated, TRUTH), lpips(repeated, TRUTH), rtol=1e-4, atol=1e-6
+    )
+    assert seen[6:] == [1]
     recent: Recent[int] = Recent(1)
     assert [recent.get([PRED[:1]], lambda n=n: n) for n in (1, 2)] == [1, 1]
     assert recent.get([PRED[1:2]], lambda: 3) == 3

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,7 @@ import trimesh
 
 from hi3d.config import load_config
 from hi3d.errors import InputError
-from hi3d.evaluation.protocols.protocol import PROTOCOLS, SYNCDREAMER
-from hi3d.evaluation.runs import scoring, tables
+from hi3d.evaluation.runs import tables
 from hi3d.evaluation.runs.ablation import AblationConfig
 from hi3d.evaluation.runs.tables import all_jobs, run_tables
 from hi3d.evaluation.score_table import load_score_table
@@ -27,12 +25,8 @@ TINY = [
 
 
 @pytest.fixture
-def box(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr("hi3d.images.lpips.packaged_file", lambda network: None)
-    scoring.lpips_of.cache_clear()
-    monkeypatch.setitem(PROTOCOLS, "small", replace(SYNCDREAMER, name="small", view_size=32))
-    monkeypatch.setenv("HI3D_CACHE_DIR", str(tmp_path / "cache"))
-    path = tmp_path / "box.glb"
+def box(small_protocol) -> Path:
+    path = small_protocol / "box.glb"
     trimesh.creation.box((0.4, 0.3, 1.0)).export(path)
     return path
 

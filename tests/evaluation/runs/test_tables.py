@@ -1,6 +1,8 @@
 """Runs over a set: rows with errors, going on after any end, and what is refused at once."""
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +11,7 @@ import pytest
 import torch
 
 from hi3d.errors import InputError
-from hi3d.evaluation.protocols.protocol import PROTOCOLS, SYNCDREAMER
-from hi3d.evaluation.runs import scoring, tables
+from hi3d.evaluation.runs import rows, scoring, tables
 from hi3d.evaluation.runs.config import MethodConfig, TablesConfig
 from hi3d.evaluation.runs.rows import make_row, safe_name
 from hi3d.evaluation.runs.tables import all_jobs, run_tables, table_lines
@@ -22,12 +23,8 @@ SMALL = TruthConfig(resolution=32, photo_resolution=32, backend="embreex")
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch) -> TablesConfig:
-    monkeypatch.setattr("hi3d.images.lpips.packaged_file", lambda network: None)
-    scoring.lpips_of.cache_clear()
-    monkeypatch.setitem(PROTOCOLS, "small", replace(SYNCDREAMER, name="small", view_size=32))
-    monkeypatch.setenv("HI3D_CACHE_DIR", str(tmp_path / "cache"))
-    folder = tmp_path / "set"
+def config(small_protocol) -> TablesConfig:
+    folder = small_protocol / "set"
     folder.mkdir()
     shutil.copy(OBJECTS / "mailbox.glb", folder)
     (folder / "broken.glb").write_bytes(b"no model")
@@ -96,6 +93,20 @@ def test_a_run_that_was_ended_goes_on_to_the_same_table(config, tmp_path, monkey
     assert len(made) == before  # all there
     run_tables(replace(config, truth=replace(SMALL, elevation_deg=0.0)), tmp_path / "out")
     assert len(made) == before + 3  # other settings: all anew
+
+
+def test_a_full_disk_ends_the_run_and_is_no_failure_of_an_object(config, tmp_path, monkeypatch):
+    """The writer of a row's pictures raises; the worker hands on the text alone."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "views.png")
+
+    monkeypatch.setattr(rows, "draw_pictures", full)
+    (tmp_path / "set" / "broken.glb").unlink()
+    with pytest.raises(InputError, match=r"no space left for .*run the same command again"):
+        run_tables(config, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("row.json"))
+    assert not (tmp_path / "out" / "table.json").exists()
 
 
 def test_parts_of_a_run_make_one_table(config, tmp_path):
