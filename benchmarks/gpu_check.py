@@ -22,6 +22,7 @@ import torch
 from gpu_parts.rows import Row, Size
 
 from hi3d.command_line import run
+from hi3d.errors import InputError
 from hi3d.files import atomic_path, write_json
 from hi3d.progress import console
 
@@ -116,6 +117,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=BUDGETS_S, default=list(BUDGETS_S))
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to try it on a CPU")
     arguments = parser.parse_args()
+    if not arguments.tiny and not torch.cuda.is_available():
+        raise InputError("no GPU that torch can use: add --tiny to try the check on the CPU")
     title = f"{device_name()}, torch {torch.__version__}{', tiny sizes' * arguments.tiny}"
     results = []
     arguments.output.mkdir(parents=True, exist_ok=True)
