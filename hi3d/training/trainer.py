@@ -176,6 +176,8 @@ def _fit(
         if trainer.interrupted:  # an interrupt before the first step
             raise KeyboardInterrupt from end
         raise
+    finally:
+        data.teardown("fit")
 
 
 def build_callbacks(experiment: Experiment, output: Path) -> list[Callback]:
