@@ -13,6 +13,7 @@ from hi3d.config import load_config
 from hi3d.diffusion.official.folder import convert_checkpoint
 from hi3d.pipelines.image_to_3d import GenerateConfig
 from hi3d.pipelines.many.generate import generate
+from hi3d.training.tasks import load_experiment
 from hi3d.views import ReferenceImage
 from tests.diffusion.official_layout import HEAD_CHANNELS, checkpoint, networks, write
 from tests.pipelines.tiny_settings import TINY
@@ -29,6 +30,16 @@ def test_settings_are_those_of_the_full_size(name):
     assert config.foreground.resolution == 1024
     assert config.mesh.interpolated_views == 16
     assert config.mesh.texture.resolution == 2048
+
+
+def test_stage_2_is_trained_on_what_stage_1_gives_at_inference():
+    orbit = load_config(GenerateConfig, "configs/generate_paper.yaml", []).orbit
+    training = load_experiment("configs/stage2.yaml")
+    assert training.stage1_guidance == orbit.guidance
+    assert training.stage1_steps == orbit.num_inference_steps
+    assert training.stage1_sigma_max == orbit.sigma_max
+    assert training.noise_aug_inference == orbit.noise_aug_strength
+    assert training.frames_per_pass == orbit.decode_chunk_size
 
 
 def readme_command(name: str) -> list[str]:
