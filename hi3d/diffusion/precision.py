@@ -15,8 +15,8 @@ PRECISIONS = {
     "cpu": {"float32": torch.float32, "bfloat16": torch.float32},
     "cuda": {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32},
 }
-"""Type of the weights by device and name; the first is the default. On a CPU bfloat16 is the type of
-the products alone."""
+"""Type of the weights by device and name; the first is the default. On a CPU bfloat16 is only the
+type of the products."""
 UNITS = ("amx_bf16", "avx512_bf16")
 """Instruction sets that multiply bfloat16 faster than float32."""
 

@@ -62,6 +62,7 @@ def test_a_part_that_fails_is_a_row(gpu_check, monkeypatch):
         "| b | one step | 2 s | <= 3 s |",
         "| b | MFU | - |  |",
     ]
+    assert "| b | one step | 2 s |  |" in gpu_check.table(parts, "title", tiny=True)
 
 
 def test_without_a_gpu_only_tiny_sizes_run(gpu_check, monkeypatch, tmp_path):
