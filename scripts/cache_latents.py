@@ -1,5 +1,6 @@
 """Encode orbits, or sample stage 1's, once: scripts/cache_latents.py --config FILE --output DIR."""
 
+import os
 from pathlib import Path
 
 from hi3d.command_line import make_parser, parse_arguments, run
@@ -31,7 +32,9 @@ def main() -> None:
         count, key = cache_stage1_orbits(experiment, output), "stage1_orbits"
     else:
         count, key = cache_latents(experiment, output), "latents"
-    console.print(f"{count} orbits: train with {key}={arguments.output}", markup=False)
+    console.print(f"orbits written by this process: {count}", markup=False)
+    if os.environ.get("RANK", "0") == "0":
+        console.print(f"train with {key}={arguments.output}", markup=False)
 
 
 if __name__ == "__main__":

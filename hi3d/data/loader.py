@@ -75,6 +75,7 @@ class OrbitLoader:
         self._orbits_digest = f"{self.num_orbits} ({hashlib.sha256(names).hexdigest()[:8]})"
         self._sampler = _EpochSampler(self)
         self._random_access: DataLoader | None = None
+        self._iterator: Any = None
         where = f"process {share.rank}: " if share.world_size > 1 else ""
         self._broken = BrokenOrbitCounts(where)
 
@@ -112,13 +113,24 @@ class OrbitLoader:
                 self._random_access = self._loader(
                     self.num_workers, batch_sampler=self._sampler, persistent=True
                 )
-            yield from self._random_access
+            self._iterator = iter(self._random_access)
+            yield from self._iterator
             return
         # Workers start afresh every epoch, since that is how they learn epoch and position.
         if self.batches_done == 0:
             self._epoch_workers = self.num_workers
         self.orbits.begin(self.epoch, self.batches_done, self.share, self.train)
-        yield from self._loader(self._epoch_workers, batch_size=self.share.batch_size)
+        self._iterator = iter(self._loader(self._epoch_workers, batch_size=self.share.batch_size))
+        yield from self._iterator
+
+    def close(self) -> None:
+        """End the loader processes; the next iteration starts others.
+
+        An iterator that somebody still holds would keep them as long as this process lives.
+        """
+        iterator, self._iterator, self._random_access = self._iterator, None, None
+        if self.num_workers and iterator is not None:
+            iterator._shutdown_workers()
 
     def _loader(self, workers: int, persistent: bool = False, **kwargs: Any) -> DataLoader:
         return DataLoader(

@@ -106,14 +106,15 @@ class Blend(AlphaBlender):
 
 
 class GatedLayer(GEGLU):
-    """GEGLU (arXiv 2002.05202), multiplied in the memory of its gate."""
+    """GEGLU (arXiv 2002.05202), its halves apart: GELU is slow on every other piece of memory."""
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         """[..., C] -> [..., D]."""
         if torch.is_grad_enabled():
             return super().forward(hidden_states)
-        value, gate = self.proj(hidden_states).chunk(2, dim=-1)
-        return F.gelu(gate).mul_(value)
+        weights, biases = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
+        value, gate = (F.linear(hidden_states, *half) for half in zip(weights, biases, strict=True))
+        return torch.ops.aten.gelu_(gate).mul_(value)
 
 
 class SpatialBlock(ResnetBlock2D):

@@ -1,12 +1,22 @@
-"""Sixteen bits on CPUs: which have units for them."""
+"""In which precision networks compute: sixteen bits on CPUs, and which have units for them."""
 
+import os
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
+from hi3d.errors import InputError
 from hi3d.progress import console
 
+PRECISION_VARIABLE = "HI3D_PRECISION"
+"""Of the environment, since it says what a machine does well: a name of `PRECISIONS`."""
+PRECISIONS = {
+    "cpu": {"float32": torch.float32, "bfloat16": torch.float32},
+    "cuda": {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32},
+}
+"""Type of the weights by device and name; the first is the default. On a CPU bfloat16 is only the
+type of the products."""
 UNITS = ("amx_bf16", "avx512_bf16")
 """Instruction sets that multiply bfloat16 faster than float32."""
 
@@ -30,6 +40,22 @@ def warn_of_slow_bfloat16(setting: str, instead: str) -> None:
             f"{instead}",
             markup=False,
         )
+
+
+def wanted_precision(device: str) -> str:
+    """What `HI3D_PRECISION` asks for, or else the default of the device.
+
+    Args:
+        device: `cpu` or `cuda`.
+
+    Raises:
+        InputError: it is none of the device's.
+    """
+    names = tuple(PRECISIONS[device])
+    name = os.environ.get(PRECISION_VARIABLE) or names[0]
+    if name not in names:
+        raise InputError(f"{PRECISION_VARIABLE}={name}: on {device} choose {', '.join(names)}")
+    return name
 
 
 def bfloat16_products(device: torch.device, wanted: bool) -> AbstractContextManager[None]:

@@ -56,7 +56,7 @@ def load_network(folder: str, name: str, dtype: torch.dtype = torch.float32) -> 
 
 
 def check_folder(folder: str) -> None:
-    """Refuse a folder that is not there; keep the libraries' progress bars off the console.
+    """Refuse a folder that is not there.
 
     A path whose parent is here is no repository.
 
@@ -69,6 +69,11 @@ def check_folder(folder: str) -> None:
         raise InputError(f"no model folder at {folder}: check the path, or train it first")
     if not path.is_dir():
         check_hub(str(folder))
+    hide_libraries_bars()
+
+
+def hide_libraries_bars() -> None:
+    """Keep the progress bars of diffusers and transformers off the console."""
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.disable_progress_bar()
 

@@ -180,7 +180,7 @@ def make_orbit(context: Context[Photo]) -> Views:
         generator,
         elevation_from=config.elevation_from,
     )
-    context.facts.update(device=str(pipeline.device), elevation_deg=orbit.elevation_deg)
+    context.facts.update(device=pipeline.computes_on, elevation_deg=orbit.elevation_deg)
     return orbit.views
 
 
@@ -213,7 +213,7 @@ def make_refined(context: Context[Photo]) -> Views:
     if config.refine_with != "stage2":
         return upscaled(context[ORBIT], config.refine_with)
     pipeline = context.settings.pipeline(RefinerPipeline, config.stage2)
-    context.facts.update(device=str(pipeline.device))
+    context.facts.update(device=pipeline.computes_on)
     generator = seeded_generator(config.seed + 1)
     return pipeline(context[ORBIT], context[REFERENCE], config.refiner, generator)
 

@@ -12,7 +12,12 @@ from hi3d.config import check_choice
 from hi3d.diffusion.conditioning import decode_orbit
 from hi3d.diffusion.equal_forms import use_equal_forms
 from hi3d.diffusion.memory.modes import MEMORY_MODES, MemoryMode, decode_chunk_size
-from hi3d.diffusion.precision import bfloat16_products, warn_of_slow_bfloat16
+from hi3d.diffusion.precision import (
+    PRECISIONS,
+    bfloat16_products,
+    wanted_precision,
+    warn_of_slow_bfloat16,
+)
 from hi3d.diffusion.weights import check_folder, named_class, one_line_errors, read_model_index
 from hi3d.errors import InputError
 from hi3d.files import shipped, write_json
@@ -102,6 +107,11 @@ class StagePipeline(DiffusionPipeline):
             warn_of_slow_bfloat16("precision=bfloat16", "float32")
         return self
 
+    @property
+    def computes_on(self) -> str:
+        """Device and, where `set_precision` has chosen it, precision; for reports."""
+        return f"{self.device}{', bfloat16' * self.in_bfloat16}"
+
     def products(self) -> AbstractContextManager[None]:
         """What `set_precision` has chosen, around the networks."""
         return bfloat16_products(self._execution_device, self.in_bfloat16)
@@ -175,19 +185,24 @@ def check_model(pipeline_class: type[P], path: str) -> tuple[type[P], dict[str, 
 def load_pipeline(pipeline_class: type[P], path: str, memory: str = "fast") -> P:
     """Load a pipeline on the GPU in half precision where there is one, else on the CPU.
 
+    The environment's `HI3D_PRECISION` asks for another precision.
+
     Args:
         pipeline_class: `OrbitPipeline` or `RefinerPipeline`.
         path: model folder, also one that the project ships.
         memory: see `StagePipeline.set_memory`.
 
     Raises:
-        InputError: as `StagePipeline.from_pretrained`.
+        InputError: as `StagePipeline.from_pretrained`, or `HI3D_PRECISION` names no precision.
     """
     cuda = torch.cuda.is_available()
-    dtype = torch.float16 if cuda else torch.float32
-    pipeline = pipeline_class.from_pretrained(shipped(path), dtype=dtype)
-    pipeline.set_memory(memory)
+    device = "cuda" if cuda else "cpu"
+    precision = wanted_precision(device)
+    dtype = PRECISIONS[device][precision]
+    pipeline = pipeline_class.from_pretrained(shipped(path), dtype=dtype).set_memory(memory)
+    if not cuda and precision == "bfloat16":
+        pipeline.set_precision(precision)
     if cuda and pipeline.memory.offload:
         pipeline.enable_model_cpu_offload()
         return pipeline
-    return pipeline.to("cuda" if cuda else "cpu")
+    return pipeline.to(device)

@@ -17,7 +17,7 @@ from hi3d.training.watching.model_card import training_card
 
 
 class StepProgress(Callback):
-    """One bar over all steps, with the running loss and the time left."""
+    """One bar over all steps, with the running loss and the time left; of the first process."""
 
     def __init__(self) -> None:
         self.bar: Progress | None = None
@@ -26,6 +26,8 @@ class StepProgress(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Open the bar."""
+        if not trainer.is_global_zero:
+            return
         self.bar = progress_bar()
         self.bar.start()
         self.task = self.bar.add_task(
@@ -45,7 +47,7 @@ class StepProgress(Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Print the validation scores."""
         scores = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        if scores and not trainer.sanity_checking:
+        if scores and trainer.is_global_zero and not trainer.sanity_checking:
             text = ", ".join(f"{name[4:]} {value:.4f}" for name, value in sorted(scores.items()))
             console.print(f"step {trainer.global_step} validation: {text}")
 

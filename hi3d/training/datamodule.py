@@ -34,6 +34,7 @@ class OrbitDataModule(pl.LightningDataModule):
         self.load_depth = load_depth
         self.seed = (torch.initial_seed() if seed is None else seed) % 2**32
         self._position: dict[str, Any] = {}
+        self._loaders: list[OrbitLoader] = []
 
     def setup(self, stage: str) -> None:
         """Open the data sets, so that a wrong path is told before any network is built."""
@@ -60,6 +61,12 @@ class OrbitDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> OrbitLoader | list:
         """In order; empty where there is no validation set."""
         return self._loader(self.val_orbits, train=False) if self.val_orbits else []
+
+    def teardown(self, stage: str) -> None:
+        """End the loader processes."""
+        for loader in self._loaders:
+            loader.close()
+        self._loaders = []
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Unpack on the device."""
@@ -131,7 +138,9 @@ class OrbitDataModule(pl.LightningDataModule):
         drop_last = train and self.config.drop_last
         share = Share(rank, world_size, self.config.batch_size, drop_last)
         config = self.config
-        return OrbitLoader(orbits, share, train, config.num_workers, self.seed, config.strict)
+        loader = OrbitLoader(orbits, share, train, config.num_workers, self.seed, config.strict)
+        self._loaders.append(loader)
+        return loader
 
     def _process(self) -> tuple[int, int]:
         """Rank and number of processes: Lightning's (which knows SLURM), else torchrun's."""

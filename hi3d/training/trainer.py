@@ -49,6 +49,14 @@ from hi3d.training.watching.dry_run import (
 from hi3d.training.watching.metrics import LogScalars, build_logger
 from hi3d.training.watching.samples import SampleOrbits
 
+UNWANTED_ADVICE = (
+    "in eval mode at the start of training",
+    "LeafSpec",
+    "This DataLoader will create",
+    "is smaller than the logging interval",
+)
+"""Of torch and Lightning, which name no setting of ours."""
+
 
 def train(experiment: Experiment, tasks: Mapping[str, Task] = TASKS) -> Path:
     """Train, with checkpoints, logs and exports in `trainer.output`.
@@ -168,6 +176,8 @@ def _fit(
         if trainer.interrupted:  # an interrupt before the first step
             raise KeyboardInterrupt from end
         raise
+    finally:
+        data.teardown("fit")
 
 
 def build_callbacks(experiment: Experiment, output: Path) -> list[Callback]:
@@ -200,12 +210,11 @@ def build_trainer(
     Raises:
         InputError: Lightning does not know a setting, or this machine cannot do it.
     """
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # no advice on loggers and GPUs
-    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
-    warnings.filterwarnings("ignore", message=".*LeafSpec")
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # no advice on loggers and GPUs
+    for advice in UNWANTED_ADVICE:
+        warnings.filterwarnings("ignore", message=f".*{advice}")
     config, validate = experiment.trainer, experiment.data.val is not None
-    if config.precision.startswith("bf16") and not torch.accelerator.is_available():
-        warn_of_slow_bfloat16(f"trainer.precision={config.precision}", "32-true")
     settings: dict[str, Any] = {
         "devices": _devices(config.devices),
         "num_nodes": config.num_nodes,
@@ -231,11 +240,15 @@ def build_trainer(
         use_distributed_sampler=True,
     )
     try:
-        return pl.Trainer(**settings, **arguments | overrides)
+        trainer = pl.Trainer(**settings, **arguments | overrides)
     except (TypeError, ValueError, MisconfigurationException) as error:
         given = ", ".join(f"trainer.{name}={value}" for name, value in settings.items())
         cause = str(error).strip().split("\n")[0]
         raise InputError(f"{cause} ({given}): change one of these") from error
+    on_cpu = not torch.accelerator.is_available()
+    if config.precision.startswith("bf16") and on_cpu and trainer.is_global_zero:
+        warn_of_slow_bfloat16(f"trainer.precision={config.precision}", "32-true")
+    return trainer
 
 
 def _plugins(config: TrainerConfig) -> list[Any]:

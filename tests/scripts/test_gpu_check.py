@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hi3d.errors import InputError
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks"
 
@@ -60,6 +62,15 @@ def test_a_part_that_fails_is_a_row(gpu_check, monkeypatch):
         "| b | one step | 2 s | <= 3 s |",
         "| b | MFU | - |  |",
     ]
+    assert "| b | one step | 2 s |  |" in gpu_check.table(parts, "title", tiny=True)
+
+
+def test_without_a_gpu_only_tiny_sizes_run(gpu_check, monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--output", str(tmp_path / "out")])
+    with pytest.raises(InputError, match="add --tiny"):
+        gpu_check.main()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_part_has_its_time(gpu_check):

@@ -1,10 +1,7 @@
 """Trainings from shards: a nano config, interruption anywhere, several nodes."""
 
 import itertools
-import json
-import os
-import subprocess
-import sys
+import multiprocessing
 import tarfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -134,43 +131,47 @@ def test_a_nano_config_trains_two_steps_from_a_stream(sphere_shards, tmp_path):
         ],
         ALL_TASKS,
     )
+    others = set(multiprocessing.active_children())
     assert (train(experiment, ALL_TASKS) / "model_index.json").is_file()
+    assert set(multiprocessing.active_children()) <= others
     checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=False)
     assert checkpoint["OrbitDataModule"]["batches_done"] == 2
 
 
-NODE = """
-import json, sys
-from hi3d.training.datamodule import OrbitDataModule
-from hi3d.training.experiment import DataConfig
-if __name__ == "__main__":
-    shards, streaming = sys.argv[1], sys.argv[2] == "True"
-    config = DataConfig(shards, None, 8, 2, num_workers=2, streaming=streaming)
+@pytest.mark.parametrize("streaming", [True, False])
+def test_two_nodes_with_two_workers_cover_an_epoch_exactly_once(
+    sphere_shards, monkeypatch, streaming
+):
+    """RANK and WORLD_SIZE as torchrun sets them; 8 orbits in 3 shards, 4 workers in all."""
+    epochs = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        config = DataConfig(str(sphere_shards), None, 8, 2, num_workers=2, streaming=streaming)
+        data = OrbitDataModule(config, load_depth=False, seed=7)
+        data.setup("fit")
+        loader = data.train_dataloader()
+        epochs.append([[batch["uid"] for batch in loader] for _ in range(4)])
+        data.teardown("fit")
+    for epoch in range(4):
+        assert [len(node[epoch]) for node in epochs] == [2, 2]  # both take two steps
+        seen = [uid for node in epochs for batch in node[epoch] for uid in batch]
+        assert len(seen) == 8
+        assert len({*seen}) == 8
+    assert len({str(epoch) for epoch in epochs[0]}) > 1
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_loader_processes_end_with_the_training(sphere_shards, streaming):
+    config = DataConfig(str(sphere_shards), None, 8, 2, num_workers=1, streaming=streaming)
     data = OrbitDataModule(config, load_depth=False, seed=7)
     data.setup("fit")
-    loader = data.train_dataloader()
-    print(json.dumps([[batch["uid"] for batch in loader] for _ in range(4)]))
-"""
-
-
-def test_two_nodes_with_two_workers_cover_an_epoch_exactly_once(sphere_shards):
-    """RANK and WORLD_SIZE as torchrun sets them; 8 orbits in 3 shards, 4 workers in all."""
-    for streaming in (True, False):
-        nodes = []
-        for rank in range(2):
-            environment = os.environ | {"RANK": str(rank), "WORLD_SIZE": "2"}
-            command = [sys.executable, "-c", NODE, str(sphere_shards), str(streaming)]
-            nodes.append(
-                subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE)
-            )
-        epochs = [json.loads(node.communicate(timeout=120)[0]) for node in nodes]
-        assert all(node.returncode == 0 for node in nodes)
-        for epoch in range(4):
-            assert [len(node[epoch]) for node in epochs] == [2, 2]  # both take two steps
-            seen = [uid for node in epochs for batch in node[epoch] for uid in batch]
-            assert len(seen) == 8
-            assert len({*seen}) == 8
-        assert len({str(epoch) for epoch in epochs[0]}) > 1
+    others = set(multiprocessing.active_children())
+    held = iter(data.train_dataloader())  # as a trainer's loops hold it
+    next(held)
+    assert set(multiprocessing.active_children()) > others
+    data.teardown("fit")
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_lightning_tells_rank_and_size(sphere_shards, monkeypatch):

@@ -18,10 +18,10 @@ from hi3d.diffusion.official.checkpoint import (
     part_state,
     read_checkpoint,
 )
-from hi3d.diffusion.weights import svd_scheduler, write_model_index
+from hi3d.diffusion.weights import hide_libraries_bars, svd_scheduler, write_model_index
 from hi3d.errors import InputError
 from hi3d.files import make_folder, refused_writes
-from hi3d.progress import track
+from hi3d.progress import console, track
 
 SHARD_SIZE = "1GB"
 """Weights are written in files of this size, one after the other."""
@@ -56,6 +56,7 @@ def convert_checkpoint(
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} exists and is not empty: choose another --output")
+    hide_libraries_bars()
     checkpoint = with_condition_encoder(read_checkpoint(path))
     parts = official_parts(checkpoint, source, head_channels)
     check_weights(checkpoint, parts)
@@ -73,6 +74,7 @@ def convert_checkpoint(
             os.replace(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    console.print(f"model folder: {output}", markup=False)
 
 
 def with_condition_encoder(checkpoint: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from hi3d.cameras import NUM_ORBIT_VIEWS
 from hi3d.diffusion.guidance import guidance_scales
 from hi3d.diffusion.memory.modes import MEMORY_MODES
 from hi3d.diffusion.memory.plan import StepMemory, as_table, stage_plan
+from hi3d.diffusion.precision import PRECISIONS, wanted_precision
 from hi3d.diffusion.weights import named_class, one_line_errors, read_model_index
 from hi3d.files import shipped
 from hi3d.pipelines.loading import StagePipeline, check_model
@@ -26,11 +27,13 @@ def print_plan(stages: dict[str, tuple[str, SamplerConfig]], memory: str) -> Non
         stages: `stage1`, `stage2` -> model folder and sampling settings.
         memory: a name of `MEMORY_MODES`.
     """
+    precision = wanted_precision("cuda")
+    dtype = PRECISIONS["cuda"][precision]
     plans = {
-        stage: pipeline_plan(STAGES[stage], path, sampler, memory)
+        stage: pipeline_plan(STAGES[stage], path, sampler, memory, dtype)
         for stage, (path, sampler) in stages.items()
     }
-    print(f"memory={memory}, half precision")
+    print(f"memory={memory}, {precision}")
     print(as_table(plans))
 
 
@@ -81,4 +84,5 @@ def empty_network(folder: str, name: str, part: list[str], dtype: torch.dtype) -
         else:
             config = part_class.config_class.from_pretrained(folder, subfolder=name)
             network = part_class(config)
-    return network.to("meta", dtype).eval()
+    nn.Module.to(network, "meta", dtype)  # diffusers' own `to` warns of parts that it has not
+    return network.eval()

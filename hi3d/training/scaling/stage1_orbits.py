@@ -78,6 +78,7 @@ def settings_of(experiment: Stage2Experiment) -> str:
             "steps": experiment.stage1_steps,
             "sigma_max": experiment.stage1_sigma_max,
             "noise_aug": experiment.noise_aug_inference,
+            "decode_chunk_size": experiment.frames_per_pass,
             "guidance": [guidance.schedule, guidance.min_scale, guidance.max_scale],
             "seed": experiment.seed,
         }

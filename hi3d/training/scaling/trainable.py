@@ -158,7 +158,10 @@ def build_optimizer(parameters: list[nn.Parameter], kind: str, **settings: Any) 
     """
     if kind == "adamw":
         fused = all(p.device.type == "cpu" and not isinstance(p, DTensor) for p in parameters)
-        return torch.optim.AdamW(parameters, fused=fused or None, **settings)
+        optimizer: Any = torch.optim.AdamW(parameters, fused=fused or None, **settings)
+        # Fused steps can unscale gradients themselves; then nobody else may clip them.
+        optimizer._step_supports_amp_scaling = False
+        return optimizer
     if kind != "adamw_8bit":
         raise InputError(f"optim.optimizer={kind}: choose adamw or adamw_8bit")
     if find_spec("bitsandbytes") is None:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from hi3d.diffusion.edm import c_noise
 from hi3d.diffusion.guidance import GuidanceConfig
+from hi3d.diffusion.precision import wanted_precision
 from hi3d.errors import InputError
 from hi3d.pipelines.loading import load_pipeline
 from hi3d.pipelines.orbit import OrbitPipeline
@@ -286,3 +287,16 @@ def test_bfloat16_is_close_and_a_cpu_without_units_is_told(
         assert 0 < error < 1e-3  # above 30 dB
     with pytest.raises(InputError, match="precision"):
         orbit.set_precision("float8")
+
+
+def test_the_environment_chooses_the_precision(tiny_models, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    folder = str(tiny_models / "stage1")
+    assert load_pipeline(OrbitPipeline, folder).computes_on == "cpu"
+    monkeypatch.setenv("HI3D_PRECISION", "bfloat16")
+    pipeline = load_pipeline(OrbitPipeline, folder)
+    assert (pipeline.computes_on, pipeline.unet.dtype) == ("cpu, bfloat16", torch.float32)
+    monkeypatch.setenv("HI3D_PRECISION", "float16")
+    with pytest.raises(InputError, match="on cpu choose float32, bfloat16"):
+        load_pipeline(OrbitPipeline, folder)
+    assert wanted_precision("cuda") == "float16"

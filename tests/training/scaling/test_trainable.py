@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 from safetensors.torch import load_file
 
 from hi3d.diffusion.unet import UNetConfig, build_unet
@@ -120,6 +121,14 @@ def test_a_training_of_adapters_exports_both(orbits, tiny_models, tmp_path):
     assert changed
     assert all(re.search(r"\.to_(q|k|v|out\.0)\.weight|add_embedding|conv_in", n) for n in changed)
     assert all("lora_" in name for name in load_file(model / "adapter/adapter_model.safetensors"))
+
+
+def test_the_fused_optimizer_lets_mixed_precision_clip():
+    layer = torch.nn.Linear(2, 2)
+    optimizer = build_optimizer(list(layer.parameters()), "adamw", lr=0.1)
+    layer(torch.ones(1, 2)).sum().mul(100).backward()
+    MixedPrecision("bf16-mixed", "cpu").clip_gradients(optimizer, 1.0)
+    assert torch.nn.utils.get_total_norm(p.grad for p in layer.parameters()) == pytest.approx(1.0)
 
 
 def test_extras_that_are_missing(monkeypatch):
