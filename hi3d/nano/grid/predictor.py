@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hi3d.cameras import NUM_ORBIT_VIEWS
-from hi3d.nano.grid.certainty import decided, ray_raises
+from hi3d.nano.grid.certainty import decided, ray_raises, unseen_noise
 from hi3d.nano.grid.image_features import FEATURE_CHANNELS, ImageFeatures
 from hi3d.nano.grid.occupied_rendering import render_occupied
 from hi3d.nano.grid.rendering import (
@@ -243,7 +243,9 @@ def predict_grid(
     field = predictor.field(replace(prediction, seen=seen), elevation_deg)
     points = cell_centers().reshape(1, -1, 3).to(rgba).expand(len(rgba), -1, -1)
     values = field(points)
-    density = values[:, :1] if noise is None else values[:, :1] + sample_grid(noise, points)
+    density = values[:, :1]
+    if noise is not None:
+        density = density + unseen_noise(noise, points, elevation_deg)
     grid = torch.cat([decided(density), values[:, 1:]], 1)
     return grid.unflatten(2, (GRID_SIDE,) * 3)
 
