@@ -13,6 +13,7 @@ from hi3d.errors import InputError
 from hi3d.nano.augmentation import augment_orbits
 from hi3d.nano.base_orbit import base_orbit
 from hi3d.nano.experiment import NanoDiffusionConfig, NanoStage1Experiment, NanoStage2Experiment
+from hi3d.nano.grid.certainty import drawn_noise
 from hi3d.nano.grid.predictor import GridPredictor
 from hi3d.nano.reference_detail import add_reference_detail
 from hi3d.training.diffusion_module import DiffusionModule
@@ -74,10 +75,11 @@ class NanoStage1Module(DifferenceModule, Stage1Module):
         return frozen
 
     def base_video(self, batch: Batch) -> Tensor:
-        """Frames of `NanoOrbitPipeline.base_orbit`."""
+        """Frames of `NanoOrbitPipeline.base_orbit`, each of another of the likely objects."""
         predictor = getattr(self.frozen, "grid_predictor", None)
         frames = batch["rgb"].shape[1]
-        return base_orbit(predictor, first_views(batch), batch["elevation_deg"], frames).rgb
+        noise = drawn_noise(self.generators("base", len(batch["rgb"]))).to(self.device)
+        return base_orbit(predictor, first_views(batch), batch["elevation_deg"], frames, noise).rgb
 
 
 class NanoStage2Module(DifferenceModule, Stage2Module):
@@ -131,7 +133,11 @@ class NanoStage2Module(DifferenceModule, Stage2Module):
         return super().stage1_orbit(batch, generators)
 
     def stage1_base_video(
-        self, reference: Tensor, batch: Batch, networks: dict[str, Any]
+        self,
+        reference: Tensor,
+        batch: Batch,
+        networks: dict[str, Any],
+        generators: list[torch.Generator],
     ) -> Tensor:
         """Frames of `NanoOrbitPipeline.base_orbit`, of the batch's fold."""
         predictor = networks.get("grid_predictor")
@@ -139,8 +145,8 @@ class NanoStage2Module(DifferenceModule, Stage2Module):
             fold = fold_of(batch["uid"][0], len(self.predictors))
             predictor = self.predictors[fold].to(self.device)
         first = F.interpolate(first_views(batch), reference.shape[-2:], mode="area")
-        frames = batch["rgb"].shape[1]
-        return base_orbit(predictor, first, batch["elevation_deg"], frames).rgb
+        frames, noise = batch["rgb"].shape[1], drawn_noise(generators).to(self.device)
+        return base_orbit(predictor, first, batch["elevation_deg"], frames, noise).rgb
 
 
 def first_views(batch: Batch) -> Tensor:

@@ -108,12 +108,16 @@ class Stage2Module(DiffusionModule):
             rgb.shape[1],
             self.experiment,
             generators,
-            self.stage1_base_video(small, batch, networks),
+            self.stage1_base_video(small, batch, networks, generators),
         )
         return torch.cat([rgb[:, :1], resized(orbit, rgb.shape[-1])[:, 1:]], dim=1)
 
     def stage1_base_video(
-        self, reference: Tensor, batch: Batch, networks: dict[str, Any]
+        self,
+        reference: Tensor,
+        batch: Batch,
+        networks: dict[str, Any],
+        generators: list[torch.Generator],
     ) -> Tensor | None:
         """Frames [B, T, 3, H, W] of `OrbitPipeline.base_orbit`, of the stage 1 whose outputs are
         trained on; None for the paper's model.
@@ -122,6 +126,7 @@ class Stage2Module(DiffusionModule):
             reference: [B, 3, H, W] in [0, 1], at stage 1's resolution.
             batch: whose reference images these are.
             networks: of `load_stage1`.
+            generators: one for each orbit, on the CPU, from which stage 1 draws the rest.
         """
         return None
 

@@ -10,9 +10,9 @@ and has edges from all others.
   photo says. What the photo shows is somewhere on the ray, however unsure the depth of thin parts
   is; the steep scale puts it at the likeliest depth.
 
-A smooth random field that is added to the logits first makes it another of the likely objects: what
-is certain stays, and so does the photo's side. Not in the paper, whose diffusion model samples one
-object.
+A smooth random field that is added to the logits first, behind the middle of the object as the
+photo's camera sees it, makes it another of the likely objects: what is certain stays, and so does the
+photo's side. Not in the paper, whose diffusion model samples one object.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hi3d.cameras import ORBIT_DISTANCE
 from hi3d.nano.grid.rendering import (
     CELL,
     CUBE_HALF,
@@ -28,6 +29,7 @@ from hi3d.nano.grid.rendering import (
     HALF_TAN,
     SHARPNESS,
     camera_axes,
+    project,
     sample_grid,
 )
 
@@ -36,7 +38,11 @@ LEVEL = -0.15  # below 0: the side that errs loses less, since thin parts are th
 MAX_OPACITY = 0.95  # that a ray of the photo is given
 MAX_RAISE = 12.0  # of a logit
 NOISE_SIDE = 8  # nodes of the random field along the cube
-NOISE_STD = 0.5  # of a logit; more gives objects that differ more, and worse ones
+NOISE_STD = 1.2  # of a logit; more gives objects that differ more, and worse ones
+UNSEEN_FROM, UNSEEN_WIDTH = (
+    0.2,
+    0.05,
+)  # depth behind the origin from which noise is added, and over which
 NUM_HALVINGS = 20  # of the interval that holds the raise: to 1e-5
 
 
@@ -72,6 +78,19 @@ def drawn_noise(generators: Sequence[torch.Generator]) -> Tensor:
     """
     shape = (1, NOISE_SIDE, NOISE_SIDE, NOISE_SIDE)
     return torch.stack([torch.randn(shape, generator=g) for g in generators]) * NOISE_STD
+
+
+def unseen_noise(noise: Tensor, points: Tensor, elevation_deg: Tensor) -> Tensor:
+    """What noise adds to density logits: nothing where the photo looks. [B, 1, N]
+
+    Args:
+        noise: of `drawn_noise`.
+        points: [B, N, 3].
+        elevation_deg: [B] of the photo's camera.
+    """
+    _, depths = project(points, torch.zeros_like(elevation_deg), elevation_deg)
+    unseen = torch.sigmoid((depths - ORBIT_DISTANCE - UNSEEN_FROM) / UNSEEN_WIDTH)
+    return sample_grid(noise, points) * unseen[:, None]
 
 
 @torch.no_grad()
@@ -112,7 +131,8 @@ def ray_raises(
     )
     logits = fine[:, 0].permute(0, 2, 3, 1) + seen[..., None]
     if noise is not None:
-        logits = logits + sample_grid(noise, points.flatten(1, 3)).reshape(logits.shape)
+        added = unseen_noise(noise, points.flatten(1, 3), elevation_deg)
+        logits = logits + added.reshape(logits.shape)
     wanted = -torch.log1p(-alpha.clamp(0, MAX_OPACITY))
 
     def is_too_clear(raised: Tensor) -> Tensor:

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hi3d.cameras import NUM_ORBIT_VIEWS
-from hi3d.nano.grid.certainty import decided, ray_raises
+from hi3d.nano.grid.certainty import decided, ray_raises, unseen_noise
 from hi3d.nano.grid.image_features import FEATURE_CHANNELS, ImageFeatures
+from hi3d.nano.grid.occupied_rendering import render_occupied
 from hi3d.nano.grid.rendering import (
     GRID_SIDE,
     Field,
     cell_centers,
     project,
-    render_field,
     sample_grid,
 )
 
@@ -243,7 +243,9 @@ def predict_grid(
     field = predictor.field(replace(prediction, seen=seen), elevation_deg)
     points = cell_centers().reshape(1, -1, 3).to(rgba).expand(len(rgba), -1, -1)
     values = field(points)
-    density = values[:, :1] if noise is None else values[:, :1] + sample_grid(noise, points)
+    density = values[:, :1]
+    if noise is not None:
+        density = density + unseen_noise(noise, points, elevation_deg)
     grid = torch.cat([decided(density), values[:, 1:]], 1)
     return grid.unflatten(2, (GRID_SIDE,) * 3)
 
@@ -264,9 +266,8 @@ def render_grid(
         rgb [B, T, 3, S, S] over white, alpha [B, T, 1, S, S].
     """
     azimuth_deg = torch.arange(num_frames).to(elevation_deg) * (360 / num_frames)
-    return render_field(
-        lambda points: sample_grid(grid, points),
-        azimuth_deg.expand(len(grid), -1),
-        elevation_deg,
-        resolution,
-    )
+    orbits = [
+        render_occupied(each, azimuth_deg, angle, resolution)
+        for each, angle in zip(grid, elevation_deg, strict=True)
+    ]
+    return torch.stack([rgb for rgb, _ in orbits]), torch.stack([alpha for _, alpha in orbits])
