@@ -11,8 +11,8 @@ and has edges from all others.
   is; the steep scale puts it at the likeliest depth.
 
 A smooth random field that is added to the logits first, behind the middle of the object as the
-photo's camera sees it, makes it another of the likely objects: what is certain stays, and so does the
-photo's side. Not in the paper, whose diffusion model samples one object.
+photo's camera sees it, makes it another of the likely objects: what is certain stays, and so
+does the photo's side. Not in the paper, whose diffusion model samples one object.
 """
 
 from collections.abc import Sequence
