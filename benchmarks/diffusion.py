@@ -125,6 +125,8 @@ def training(repeats: int) -> dict[str, float]:
 
 def training_step(ours: bool) -> Callable[[], None]:
     unet = small_unet().train()
+    if ours:
+        use_equal_forms(unet, trained=True)
     condition = random_condition(unet)
     latents = torch.randn(1, NUM_FRAMES, unet.config.out_channels, SIDE, SIDE)
     noise, sigma = torch.randn_like(latents), torch.tensor([TRAINED_SIGMA])

@@ -1,4 +1,4 @@
-"""The UNet's layers in forms that give the same numbers in less time while nothing is trained.
+"""The UNet's layers in forms that give the same numbers in less time, most of them in sampling.
 
 What is special here and unknown to the general layers: cross-attention sees one token, the image
 embedding, over which the softmax is 1; temporal convolutions touch one axis; no frame is an image
@@ -16,21 +16,23 @@ from diffusers.models.resnet import AlphaBlender, ResnetBlock2D, TemporalResnetB
 from torch import Tensor, nn
 
 
-def use_equal_forms(unet: Any) -> Any:
+def use_equal_forms(unet: Any, trained: bool = False) -> Any:
     """Exchange the forms of a UNet's layers; only for embeddings of one token, as both stages'.
 
     Args:
-        unet: `UNetSpatioTemporalConditionModel`, changed in place. With gradients its layers work
-            as before, but for the queries and keys of cross-attention, which then have none.
+        unet: `UNetSpatioTemporalConditionModel`, changed in place.
+        trained: only those that save time with gradients too. Of the others some work as before
+            then, and the queries and keys of cross-attention get no gradients at all.
 
     Returns:
         The same UNet.
     """
     for module in list(unet.modules()):
         if isinstance(module, BasicTransformerBlock | TemporalBasicTransformerBlock):
-            module.attn2.set_processor(OneTokenAttention())
-            module.norm2.__class__ = UnusedNorm
-        elif type(module) in EQUAL_FORMS:
+            if not trained:
+                module.attn2.set_processor(OneTokenAttention())
+                module.norm2.__class__ = UnusedNorm
+        elif type(module) in (WITH_GRADIENTS if trained else EQUAL_FORMS):
             module.__class__ = EQUAL_FORMS[type(module)]
     return unet
 
@@ -110,11 +112,14 @@ class GatedLayer(GEGLU):
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         """[..., C] -> [..., D]."""
-        if torch.is_grad_enabled():
-            return super().forward(hidden_states)
-        weights, biases = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
-        value, gate = (F.linear(hidden_states, *half) for half in zip(weights, biases, strict=True))
-        return torch.ops.aten.gelu_(gate).mul_(value)
+        layer: Any = self.proj
+        if hidden_states.device.type == "cpu" and type(layer) is nn.Linear:  # no adapter's
+            halves = zip(layer.weight.chunk(2), layer.bias.chunk(2), strict=True)
+            value, gate = (F.linear(hidden_states, *half) for half in halves)
+        else:
+            value, gate = layer(hidden_states).chunk(2, dim=-1)
+        gate = F.gelu(gate)
+        return value * gate if torch.is_grad_enabled() else gate.mul_(value)
 
 
 class SpatialBlock(ResnetBlock2D):
@@ -154,3 +159,5 @@ EQUAL_FORMS: dict[type[nn.Module], type[nn.Module]] = {
     ResnetBlock2D: SpatialBlock,
     TemporalResnetBlock: TemporalBlock,
 }
+WITH_GRADIENTS = (nn.Conv3d, AlphaBlender, GEGLU)
+"""Those whose other forms save time in a training."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hi3d.diffusion.conditioning import decode_orbit, encode_frames, scaled_latents
 from hi3d.diffusion.edm import karras_sigmas, loss_denoising, randn, sample_sigma
+from hi3d.diffusion.equal_forms import use_equal_forms
 from hi3d.diffusion.sampling import OrbitCondition, conditioned_network, sample_orbit_latents
 from hi3d.diffusion.unet import build_unet
 from hi3d.diffusion.weights import (
@@ -50,6 +51,7 @@ class DiffusionModule(TrainingModule):
         latent_channels = frozen["vae"].config.latent_channels
         network = self.build_network(experiment, latent_channels)
         choose_trainable(network, experiment.trainable, experiment.lora)
+        use_equal_forms(network, trained=True)
         super().__init__(experiment, network)
         self.adapters: dict[str, Tensor] = {}
         self.losses_of_videos: dict[str, Tensor] = {}

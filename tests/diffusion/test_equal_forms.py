@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from hi3d.diffusion.equal_forms import EQUAL_FORMS, use_equal_forms
+from hi3d.diffusion.equal_forms import EQUAL_FORMS, WITH_GRADIENTS, use_equal_forms
 from hi3d.diffusion.memory.modes import set_parts
 from hi3d.diffusion.unet import UNetConfig, build_unet
 
@@ -48,6 +48,20 @@ def test_all_forms_are_in_use_and_weights_keep_their_names(unets):
     first, second = stock.state_dict(), ours.state_dict()
     assert list(first) == list(second)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_gradients_are_equal(unets):
+    trained = use_equal_forms(copy.deepcopy(unets[0]), trained=True)
+    assert {EQUAL_FORMS[kind] for kind in WITH_GRADIENTS} <= {type(m) for m in trained.modules()}
+    gradients = []
+    for unet in (unets[0], trained):
+        unet.zero_grad()
+        unet(**inputs()).sample.square().mean().backward()
+        gradients.append({name: p.grad for name, p in unet.named_parameters()})
+    assert all(gradient is not None for gradient in gradients[1].values())
+    scale = max(gradient.abs().max() for gradient in gradients[0].values())
+    for name, expected in gradients[0].items():
+        assert (gradients[1][name] - expected).abs().max() < 1e-5 * scale, name
 
 
 def test_two_tokens_are_refused(unets):
