@@ -53,10 +53,12 @@ def depth_points(mesh: SurfaceMesh, cameras: Cameras, rendered: bool = False) ->
     points = []
     for view in range(len(cameras)):
         origins, directions = (ray.reshape(-1, 3) for ray in cameras.rays(view))
-        face, barycentric = caster.hits(origins, directions)
-        pixels = torch.nonzero(face >= 0)[:, 0]
-        depths = cameras.project(vertices, view)[1][faces[face[pixels]]]
-        weighted = barycentric[pixels] * depths
+        places, vertex_depths, _ = cameras.project(vertices, view)
+        around = pixels_around(places, vertex_depths, cameras.height, cameras.width)
+        face, barycentric = caster.hits(origins[around], directions[around])
+        hit = torch.nonzero(face >= 0)[:, 0]
+        pixels, depths = around[hit], vertex_depths[faces[face[hit]]]
+        weighted = barycentric[hit] * depths
         depth = weighted.sum(1)  # in perspective; the mean weighted by depth is linear in the image
         if rendered:
             depth = (depth - NEAREST).div(FARTHEST - NEAREST).clamp(0, 1).mul(LEVELS).round()
@@ -74,6 +76,27 @@ def depth_points(mesh: SurfaceMesh, cameras: Cameras, rendered: bool = False) ->
     if len(seen) == 0:
         raise InputError("no camera sees the mesh: check that mesh and cameras belong together")
     return seen
+
+
+def pixels_around(places: Tensor, depths: Tensor, height: int, width: int) -> Tensor:
+    """Pixels in the box around what is projected; all where something is not before the camera.
+
+    Args:
+        places: [N, 2] x and y of vertices in pixels.
+        depths: [N] along the camera's z axis.
+        height: of the image.
+        width: the same.
+
+    Returns:
+        [P] int64, row times width plus column.
+    """
+    numbers = torch.arange(height * width).view(height, width)
+    if not (depths > 1e-3).all():
+        return numbers.reshape(-1)
+    size = torch.tensor([width, height])
+    left, top = (places.amin(0).floor().long() - 1).clamp_min(0).minimum(size).tolist()
+    right, bottom = (places.amax(0).ceil().long() + 1).clamp_min(0).minimum(size).tolist()
+    return numbers[top:bottom, left:right].reshape(-1)
 
 
 def one_per_voxel(points: Tensor, voxel: float = VOXEL) -> Tensor:

@@ -26,8 +26,10 @@ from hi3d.evaluation.protocols.features_over_white import (
 from hi3d.evaluation.protocols.recent import content_of
 from hi3d.images.lpips import Lpips
 
-VIEWS_AT_ONCE = 4
-"""Of one box. More need more memory and read the deep layers' filters less often."""
+PIXELS_AT_ONCE = 4 * 256**2
+"""Views of one box. More need more memory and read the deep layers' filters less often."""
+PIXELS_KEPT = 16 * 512**2
+"""Of the true views whose features are kept, 500 bytes each at most."""
 
 
 class LpipsOverWhite:
@@ -50,6 +52,7 @@ class LpipsOverWhite:
                 self.white.append(x.contiguous(memory_format=torch.channels_last))
                 x = layer(x)
             self.white.append(x.contiguous(memory_format=torch.channels_last))
+        self.views_at_once = max(1, PIXELS_AT_ONCE // (height * width))
         self.target, self.truths = "", list[list[Features]]()  # its content, and its features
         self.scratch = Scratch()
         self.places = places(lpips.features, self.taps)
@@ -61,14 +64,27 @@ class LpipsOverWhite:
             pred: [V, 3, H, W] in [0, 1].
             target: [V, 3, H, W] in [0, 1]; the features of the last ones are kept.
         """
+        same = torch.equal(pred, pred[:1].expand_as(pred))
+        pairs = zip(pred.split(self.views_at_once), target.split(self.views_at_once), strict=True)
+        distances, content = [], content_of([target])
+        if content != self.target:
+            self.target, self.truths = "", []  # their memory is used again
         with torch.inference_mode():
-            truths = self.kept_layers(target)
-            same = torch.equal(pred, pred[:1].expand_as(pred))
             found = self.layers(pred[:1]) if same else []
-            distances = []
-            for images, truth in zip(pred.split(VIEWS_AT_ONCE), truths, strict=True):
+            for number, (images, true) in enumerate(pairs):
+                truth = self._truth(number, true, target[:, 0].numel() <= PIXELS_KEPT)
                 distances.append(self.distance(found or self.layers(images), truth))
+        self.target = content if self.truths else ""
         return torch.cat(distances).to(pred.dtype)
+
+    def _truth(self, number: int, images: Tensor, keep: bool) -> list[Features]:
+        """Features of a few true views, computed unless they are kept."""
+        if number < len(self.truths):
+            return self.truths[number]
+        layers = self.layers(images, f"kept {number if keep else 0}")
+        if keep:
+            self.truths.append(layers)
+        return layers
 
     def distance(self, first: list[Features], second: list[Features]) -> Tensor:
         """Of the features of images at the compared layers. [V]"""
@@ -77,20 +93,6 @@ class LpipsOverWhite:
         for tap, a, b, weight in zip(self.taps, first, second, weights, strict=True):
             total = total + differences(a, b, self.white[tap + 1], weight)
         return total
-
-    def kept_layers(self, images: Tensor) -> list[list[Features]]:
-        """Features of images at the compared layers, kept until there are other images.
-
-        Args:
-            images: [V, 3, H, W] in [0, 1], of which a few are taken at once.
-        """
-        content = content_of([images])
-        if content != self.target:
-            self.target = ""  # the memory is used again
-            chunks = enumerate(images.split(VIEWS_AT_ONCE))
-            self.truths = [self.layers(some, f"kept {chunk}") for chunk, some in chunks]
-            self.target = content
-        return self.truths
 
     def layers(self, images: Tensor, keep: str = "") -> list[Features]:
         """Features of a few images at the compared layers.

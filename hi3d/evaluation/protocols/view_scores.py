@@ -7,10 +7,14 @@ import torch
 from torch import Tensor
 
 from hi3d.errors import InputError
+from hi3d.evaluation.protocols.features_over_white import object_box
 from hi3d.evaluation.protocols.lpips_over_white import LpipsOverWhite
 from hi3d.evaluation.protocols.protocol import Protocol
 from hi3d.evaluation.view_metrics import MAX_PSNR, psnr, ssim
 from hi3d.images.lpips import Lpips
+
+SSIM_REACH = 10
+"""Pixels: windows reach 5 from their center, and the border's are mirrored over 5 more."""
 
 Scores = dict[str, float | None]
 """By name; None where one cannot be computed."""
@@ -57,7 +61,8 @@ def score_views(
         similarity = _pooled_ssim(views, truth)
     else:
         measured = psnr(views, truth).clamp_max(MAX_PSNR).double().mean().item()
-        similarity = ssim(views, truth).double().mean().item()
+        pairs = zip(views, truth, strict=True)
+        similarity = float(np.mean([ssim_around(view, true) for view, true in pairs]))
     scores: Scores = {"psnr": min(float(measured), MAX_PSNR), "ssim": similarity}
     if lpips is not None:
         scores["lpips"] = over_white(lpips, *views.shape[-2:])(views, truth).mean().item()
@@ -68,6 +73,25 @@ def score_views(
 def over_white(lpips: Lpips, height: int, width: int) -> LpipsOverWhite:
     """The network for images of one size, with what it keeps of the last truth."""
     return LpipsOverWhite(lpips, height, width)
+
+
+def ssim_around(view: Tensor, truth: Tensor) -> float:
+    """SSIM of two images, computed where windows are not white in both: elsewhere it is 1.
+
+    Args:
+        view: [3, H, W] in [0, 1].
+        truth: [3, H, W] in [0, 1].
+    """
+    height, width = view.shape[-2:]
+    top, bottom, left, right = object_box(((view < 1) | (truth < 1)).any(0)[None])
+    if bottom == 0:
+        return 1.0
+    rows = slice(max(0, top - SSIM_REACH), bottom + SSIM_REACH)
+    columns = slice(max(0, left - SSIM_REACH), right + SSIM_REACH)
+    parts = [image[None, :, rows, columns] for image in (view, truth)]
+    data_range = max((image.max() - image.min()).item() for image in (view, truth))
+    share = parts[0][0, 0].numel() / (height * width)
+    return share * ssim(*parts, data_range).item() + 1 - share
 
 
 def _pooled_ssim(views: Tensor, truth: Tensor) -> float:

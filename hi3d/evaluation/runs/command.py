@@ -57,7 +57,7 @@ def consistency(argv: list[str]) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the scores")
     arguments = parse_arguments(parser, argv)
     check_path("--pred", arguments.pred)
-    from hi3d.evaluation.consistency import ABOUT, ConsistencyConfig, view_consistency
+    from hi3d.evaluation.consistency import ABOUT, COLUMNS, ConsistencyConfig, view_consistency
     from hi3d.evaluation.mesh_files import read_mesh
     from hi3d.evaluation.tables import markdown_table, write_results
     from hi3d.images.lpips import LpipsNetwork, lpips_of
@@ -67,9 +67,11 @@ def consistency(argv: list[str]) -> None:
     views = load_views(arguments.pred, config.elevation_deg)
     mesh = None if config.mesh is None else read_mesh(Path(config.mesh), None)
     scores = view_consistency(views, config, lpips_of(LpipsNetwork.vgg), mesh)
-    results = {arguments.pred.resolve().name: scores}
-    print(markdown_table(results, decimals=4, first_column="views"), end="")
+    name = arguments.pred.resolve().name
+    shown = {COLUMNS[score].heading: value for score, value in scores.items()}
+    print(markdown_table({name: shown}, decimals=4, first_column="views"), end="")
     print(ABOUT)
     if arguments.json:
+        results = {name: scores}
         about = {"protocol": ABOUT, "settings": config_to_dict(config)}
         write_results(arguments.json, results, about)

@@ -6,7 +6,9 @@ import torch
 import trimesh
 from scipy.spatial.distance import cdist
 
+from hi3d.cameras import orbit_cameras
 from hi3d.errors import InputError
+from hi3d.evaluation.protocols import depth_points as module
 from hi3d.evaluation.protocols.depth_points import (
     depth_chamfer,
     depth_points,
@@ -102,6 +104,16 @@ def test_depth_of_the_truth_is_in_perspective_and_of_16_bits(pair):
     assert len(depth_points(surface(near), syncdreamer_cameras()[[0]])) > 1000
     with pytest.raises(InputError, match="no camera sees"):
         depth_points(surface(near), syncdreamer_cameras()[[0]], rendered=True)
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.5, 1.2])
+def test_rays_around_the_object_are_enough(moved, monkeypatch):
+    """In the middle, partly out of the frame, and with vertices behind cameras."""
+    box = surface(trimesh.creation.box((1.0, 0.6, 0.4)).apply_translation([moved, 0, 0]))
+    cameras = orbit_cameras(30.0, 48)
+    points = depth_points(box, cameras)
+    monkeypatch.setattr(module, "pixels_around", lambda *_: torch.arange(48 * 48))
+    assert torch.equal(points, depth_points(box, cameras))
 
 
 def test_points_of_a_cell_become_their_mean():

@@ -56,14 +56,18 @@ def test_a_truth_is_computed_once_and_equal_views_as_one(monkeypatch, tmp_path):
     monkeypatch.setattr(
         around, "layers", lambda images, *kept: seen.append(len(images)) or layers(images, *kept)
     )
+    around.views_at_once = 4
     first = around(PRED, TRUTH)
     assert torch.equal(first, around(PRED, TRUTH))
-    assert seen == [4, 1, 4, 1, 4, 1]  # the truth first, then twice the views
+    assert seen == [4, 4, 1, 1, 4, 1]  # truth and views by turns, then the views alone
     repeated = PRED[:1].expand_as(TRUTH)
     torch.testing.assert_close(
         around(repeated, TRUTH), lpips(repeated, TRUTH), rtol=1e-4, atol=1e-6
     )
     assert seen[6:] == [1]
+    monkeypatch.setattr(lpips_over_white, "PIXELS_KEPT", 0)
+    torch.testing.assert_close(around(TRUTH, PRED), first, rtol=1e-4, atol=1e-6)
+    assert around.truths == []
     recent: Recent[int] = Recent(1)
     assert [recent.get([PRED[:1]], lambda n=n: n) for n in (1, 2)] == [1, 1]
     assert recent.get([PRED[1:2]], lambda: 3) == 3

@@ -14,6 +14,8 @@ from hi3d.evaluation.protocols.mesh_scores import score_mesh
 from hi3d.evaluation.protocols.protocol import PROTOCOLS, find_protocol
 from hi3d.evaluation.protocols.scores import score_object
 from hi3d.evaluation.protocols.validity import mesh_validity, self_intersecting_faces
+from hi3d.evaluation.protocols.view_scores import ssim_around
+from hi3d.evaluation.view_metrics import ssim
 from hi3d.mesh import SurfaceMesh
 from tests.evaluation.protocols.shapes import surface
 
@@ -52,6 +54,16 @@ def test_views_equal_an_independent_computation():
         similar.append(full.mean())
     assert scores["ssim"] == pytest.approx(np.mean(similar), abs=1e-5)
     assert notes == []
+
+
+@pytest.mark.parametrize("box", [(20, 50, 3, 31), (0, 64, 30, 64), (0, 0, 0, 0), (63, 64, 0, 1)])
+def test_similarity_around_the_object_is_that_of_the_whole_image(box):
+    pred, truth = views(num=1, size=64)
+    for images in (pred, truth):
+        inside = images[..., box[0] : box[1], box[2] : box[3]].clone()
+        images.fill_(1)[..., box[0] : box[1], box[2] : box[3]] = inside
+    expected = ssim(pred, truth).item() if box[1] else 1
+    assert ssim_around(pred[0], truth[0]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_protocols_differ_as_they_say():
