@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from hi3d.evaluation.published import published_cells
 from hi3d.evaluation.score_table import (
     TABLE_FILE,
     Column,
@@ -12,6 +13,7 @@ from hi3d.evaluation.score_table import (
     summary,
 )
 from hi3d.evaluation.score_text import (
+    PUBLISHED,
     best_methods,
     csv_text,
     headings,
@@ -65,6 +67,7 @@ def report_body(scores: ScoreTable, folder: Path) -> list[Markup]:
         element("h2", "Means"),
         summary_table(scores),
         element("p", MEANS, class_="note"),
+        *published_part(scores),
         element("div", plots(scores), class_="plots"),
         element("h2", "Objects, worst first"),
         element("p", order_note(scores), class_="note"),
@@ -101,6 +104,12 @@ def summary_table(scores: ScoreTable) -> Markup:
         failed = element("span", failures, class_="failed") if one.num_failures else failures
         rows.append([*row, str(one.num_objects), str(one.num_seeds), failed])
     return table(["method", *headings(scores), "objects", "seeds", "failures"], rows)
+
+
+def published_part(scores: ScoreTable) -> list[Markup]:
+    """What papers print of the same objects, if anything."""
+    head, cells = published_cells(scores)
+    return [folded(PUBLISHED, table(head, cells))] if cells else []
 
 
 def plots(scores: ScoreTable) -> list[Markup]:

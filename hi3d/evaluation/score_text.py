@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 
+from hi3d.evaluation.published import published_cells
 from hi3d.evaluation.score_table import Column, MethodSummary, ScoreTable, Statistic, summary
 
 DIGITS = 4
@@ -15,6 +16,7 @@ LATEX = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "²": "$^2$"},
 }
+PUBLISHED = "Published numbers over the same objects, copied from their sources"
 SPREADSHEET_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -26,6 +28,9 @@ def markdown_text(table: ScoreTable) -> str:
     head = ["object", "method", "seed", *[c.label for c in table.columns.values()], "error"]
     lines += ["", "## Objects", "", *_markdown_table(head, object_cells(table))]
     lines += ["", "Means over objects, seeds averaged first; ± one standard error over objects."]
+    head, cells = published_cells(table)
+    if cells:
+        lines += ["", f"## {PUBLISHED}", "", *_markdown_table(head, cells)]
     return "\n".join(lines) + "\n"
 
 
