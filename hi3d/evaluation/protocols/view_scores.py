@@ -88,10 +88,10 @@ def ssim_around(view: Tensor, truth: Tensor) -> float:
         return 1.0
     rows = slice(max(0, top - SSIM_REACH), bottom + SSIM_REACH)
     columns = slice(max(0, left - SSIM_REACH), right + SSIM_REACH)
-    parts = [image[None, :, rows, columns] for image in (view, truth)]
+    part, true_part = (image[None, :, rows, columns] for image in (view, truth))
     data_range = max((image.max() - image.min()).item() for image in (view, truth))
-    share = parts[0][0, 0].numel() / (height * width)
-    return share * ssim(*parts, data_range).item() + 1 - share
+    share = part[0, 0].numel() / (height * width)
+    return share * ssim(part, true_part, data_range).item() + 1 - share
 
 
 def _pooled_ssim(views: Tensor, truth: Tensor) -> float:
