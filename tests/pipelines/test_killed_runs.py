@@ -45,12 +45,12 @@ CODE = """
     splats = Path(killed) / "splats.ply"
     kills = in_neus = 0
     process = started(killed)
-    for number in range(6):
-        # Three moments anywhere, then three after the splats, while the surface is fitted.
-        if number >= 3:
+    for number in range(8):
+        # Four moments anywhere, then four after the splats, while the surface is fitted.
+        if number >= 4:
             while not splats.exists() and not ended(process):
                 time.sleep(0.002)
-        time.sleep(rng.uniform(0, seconds / (8 if number < 3 else 4)))
+        time.sleep(rng.uniform(0, seconds / (8 if number < 4 else 4)))
         if (Path(killed) / "mesh.glb").exists():
             break
         os.kill(process, signal.SIGKILL)
