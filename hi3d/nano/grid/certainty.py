@@ -38,11 +38,10 @@ LEVEL = -0.15  # below 0: the side that errs loses less, since thin parts are th
 MAX_OPACITY = 0.95  # that a ray of the photo is given
 MAX_RAISE = 12.0  # of a logit
 NOISE_SIDE = 8  # nodes of the random field along the cube
-NOISE_STD = 1.2  # of a logit; more gives objects that differ more, and worse ones
-UNSEEN_FROM, UNSEEN_WIDTH = (
-    0.2,
-    0.05,
-)  # depth behind the origin from which noise is added, and over which
+NOISE_STD = 0.8  # of a logit; more gives objects that differ more, and growths
+NOISE_LIMIT = 1.5  # of the random numbers: larger ones would fill what is clearly empty
+UNSEEN_FROM = 0.1  # depth behind the origin at which half of the noise is added
+UNSEEN_WIDTH = 0.05  # of the step
 NUM_HALVINGS = 20  # of the interval that holds the raise: to 1e-5
 
 
@@ -77,7 +76,8 @@ def drawn_noise(generators: Sequence[torch.Generator]) -> Tensor:
         [B, 1, N, N, N] over the cube of cells, to be sampled trilinearly.
     """
     shape = (1, NOISE_SIDE, NOISE_SIDE, NOISE_SIDE)
-    return torch.stack([torch.randn(shape, generator=g) for g in generators]) * NOISE_STD
+    drawn = torch.stack([torch.randn(shape, generator=g) for g in generators])
+    return drawn.clamp(-NOISE_LIMIT, NOISE_LIMIT) * NOISE_STD
 
 
 def unseen_noise(noise: Tensor, points: Tensor, elevation_deg: Tensor) -> Tensor:
