@@ -78,7 +78,7 @@ class NanoStage1Module(DifferenceModule, Stage1Module):
         """Frames of `NanoOrbitPipeline.base_orbit`, each of another of the likely objects."""
         predictor = getattr(self.frozen, "grid_predictor", None)
         frames = batch["rgb"].shape[1]
-        noise = drawn_noise(self.generators("base", len(batch["rgb"]))).to(self.device)
+        noise = drawn_noise(self.generators("base", len(batch["rgb"]))).to(batch["rgb"])
         return base_orbit(predictor, first_views(batch), batch["elevation_deg"], frames, noise).rgb
 
 
@@ -145,7 +145,7 @@ class NanoStage2Module(DifferenceModule, Stage2Module):
             fold = fold_of(batch["uid"][0], len(self.predictors))
             predictor = self.predictors[fold].to(self.device)
         first = F.interpolate(first_views(batch), reference.shape[-2:], mode="area")
-        frames, noise = batch["rgb"].shape[1], drawn_noise(generators).to(self.device)
+        frames, noise = batch["rgb"].shape[1], drawn_noise(generators).to(first)
         return base_orbit(predictor, first, batch["elevation_deg"], frames, noise).rgb
 
 

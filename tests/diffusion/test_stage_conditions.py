@@ -71,8 +71,9 @@ def paper_pipeline(pipeline, pipeline_class):
 
 @pytest.mark.parametrize("task", ["stage1", "nano_stage1"])
 def test_stage1(task, tiny_models, frames, monkeypatch):
-    """The likeliest object: training adds to it, and a seed chooses another."""
-    monkeypatch.setattr("hi3d.nano.pipelines.drawn_noise", lambda _: torch.zeros(1, 1, 2, 2, 2))
+    """Of one object; which of the likely ones it is, each draws its own way."""
+    for module in ("hi3d.nano.pipelines", "hi3d.nano.stages"):
+        monkeypatch.setattr(f"{module}.drawn_noise", lambda _: torch.zeros(1, 1, 2, 2, 2))
     pipeline = load_pipeline(OrbitPipeline, str(tiny_models / "stage1"))
     if task == "stage1":
         pipeline = paper_pipeline(pipeline, OrbitPipeline)
