@@ -78,8 +78,6 @@ class ReconstructConfig(MeshReconstructionConfig):
         check_seed(self.seed)
         if self.elevation_deg is not None:
             check_elevation(self.elevation_deg)
-        if self.neus.field is FieldKind.predicted:
-            raise InputError("neus.field is predicted: views alone predict nothing, use grid")
 
 
 @dataclass(frozen=True)

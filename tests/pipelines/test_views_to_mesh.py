@@ -265,9 +265,13 @@ def test_the_surface_starts_from_a_prediction_where_it_is_asked_to(tmp_path):
     assert sizes[0] < 0.5 * sizes[1]
 
 
-def test_views_alone_predict_nothing():
-    with pytest.raises(InputError, match=r"neus\.field is predicted: .*use grid"):
-        load_config(ReconstructConfig, None, ["neus.field=predicted"])
+def test_views_alone_predict_nothing_and_start_from_their_hull(tmp_path):
+    surfaces = []
+    for field in ("predicted", "grid"):
+        words = [*TINY, "neus.steps=1", f"neus.field={field}"]
+        reconstruct(orbit(), load_config(ReconstructConfig, None, words), tmp_path / field)
+        surfaces.append((tmp_path / field / "surface.ply").read_bytes())
+    assert surfaces[0] == surfaces[1]
 
 
 def test_a_translucent_object_is_told_as_that():
