@@ -26,9 +26,9 @@ from hi3d.nano.grid.rendering import (
     CELL,
     CUBE_HALF,
     DENSITY_SHIFT,
-    HALF_TAN,
     SHARPNESS,
     camera_axes,
+    pixel_rays,
     project,
     sample_grid,
 )
@@ -116,9 +116,7 @@ def ray_raises(
         [B, S, S], at least 0.
     """
     size, num_depths = alpha.shape[-1], frustum.shape[1]
-    line = ((torch.arange(size).to(alpha) + 0.5) / size * 2 - 1) * HALF_TAN
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    directions = torch.stack([x, y, torch.ones_like(x)], -1)
+    directions = pixel_rays(size, alpha.device)
     step = (span[1] - span[0]) / num_depths
     depths = span[0] + (torch.arange(num_depths).to(alpha) + 0.5) * step
     origins, axes = camera_axes(torch.zeros_like(elevation_deg), elevation_deg)

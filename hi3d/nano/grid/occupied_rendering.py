@@ -15,11 +15,12 @@ from hi3d.nano.grid.rendering import (
     CUBE_HALF,
     DENSITY_SHIFT,
     FAR_PLANE,
-    HALF_TAN,
     NEAR_PLANE,
     SHARPNESS,
     RaySampling,
     camera_axes,
+    pixel_rays,
+    ray_weights,
 )
 
 CLEAR = 1e-5  # optical depth of a cell, below which it is taken for empty
@@ -44,9 +45,7 @@ def render_occupied(
     side = grid.shape[-1]
     occupied = occupied_cells(grid[0])
     origins, axes = camera_axes(azimuth_deg, elevation_deg)
-    line = ((torch.arange(resolution).to(grid) + 0.5) / resolution * 2 - 1) * HALF_TAN
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    local = torch.stack([x, y, torch.ones_like(x)], -1).flatten(0, 1)
+    local = pixel_rays(resolution, grid.device).flatten(0, 1)
     num_samples = RaySampling.num_samples
     step = (FAR_PLANE - NEAR_PLANE) / num_samples
     t = NEAR_PLANE + (torch.arange(num_samples).to(grid) + RaySampling.jitter) * step
@@ -109,8 +108,7 @@ def composite_active(
     optical = lengths.new_zeros(num_rays * num_samples)
     optical[active] = F.softplus(SHARPNESS * density + DENSITY_SHIFT) * lengths[ray]
     optical = optical.unflatten(0, (num_rays, num_samples))
-    before = torch.cumsum(optical, -1) - optical
-    weights = torch.exp(-before) - torch.exp(-before - optical)
+    weights = ray_weights(optical)
     alpha = weights.sum(-1)
     of_active = weights.flatten()[active]
     seen = of_active > MIN_WEIGHT

@@ -103,6 +103,23 @@ def cell_centers(side: int = GRID_SIDE) -> Tensor:
     return torch.stack([x, y, z], -1)
 
 
+def pixel_rays(resolution: int, device: torch.device) -> Tensor:
+    """Rays of a view's pixels in its camera's axes (right, down, forward), at depth 1. [S, S, 3]"""
+    line = ((torch.arange(resolution, device=device) + 0.5) / resolution * 2 - 1) * HALF_TAN
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return torch.stack([x, y, torch.ones_like(x)], -1)
+
+
+def ray_weights(optical: Tensor) -> Tensor:
+    """Weights of samples in their ray's color (NeRF, equation 3). [..., N]
+
+    Args:
+        optical: [..., N] optical depths, near to far.
+    """
+    before = torch.cumsum(optical, -1) - optical
+    return torch.exp(-before) - torch.exp(-before - optical)
+
+
 def render_field(
     field: Field,
     azimuth_deg: Tensor,
@@ -125,12 +142,8 @@ def render_field(
     sampling = sampling or RaySampling()
     origins, axes = camera_axes(azimuth_deg, elevation_deg[:, None])
     device = origins.device
-    line = ((torch.arange(resolution, device=device) + 0.5) / resolution * 2 - 1) * HALF_TAN
-    row, column = sampling.pixel_offset
-    y, x = torch.meshgrid(
-        line[row :: sampling.pixel_stride], line[column :: sampling.pixel_stride], indexing="ij"
-    )
-    local = torch.stack([x, y, torch.ones_like(x)], -1)
+    (row, column), stride = sampling.pixel_offset, sampling.pixel_stride
+    local = pixel_rays(resolution, device)[row::stride, column::stride]
     directions = torch.einsum("hwc,bvcd->bvhwd", local, axes)  # depth 1: t is the depth
     step = (FAR_PLANE - NEAR_PLANE) / sampling.num_samples
     steps = torch.arange(sampling.num_samples, device=device)
@@ -153,8 +166,7 @@ def composite(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         rgb [B, V, 3, H, W], alpha [B, V, 1, H, W].
     """
     optical = F.softplus(SHARPNESS * values[:, 0] + DENSITY_SHIFT) / CELL * lengths
-    before = torch.cumsum(optical, -1) - optical
-    weights = torch.exp(-before) - torch.exp(-before - optical)
+    weights = ray_weights(optical)
     alpha = weights.sum(-1)[:, :, None]
     rgb = (weights[:, None] * torch.sigmoid(values[:, 1:])).sum(-1).transpose(1, 2)
     return rgb + 1 - alpha, alpha
