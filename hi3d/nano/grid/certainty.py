@@ -30,6 +30,7 @@ from hi3d.nano.grid.rendering import (
     camera_axes,
     pixel_rays,
     project,
+    rotated,
     sample_grid,
 )
 
@@ -120,7 +121,7 @@ def ray_raises(
     step = (span[1] - span[0]) / num_depths
     depths = span[0] + (torch.arange(num_depths).to(alpha) + 0.5) * step
     origins, axes = camera_axes(torch.zeros_like(elevation_deg), elevation_deg)
-    rays = torch.einsum("hwc,bcd->bhwd", directions, axes)
+    rays = rotated(directions.flatten(0, 1), axes).unflatten(1, (size, size))
     points = origins[:, None, None, None] + rays[..., None, :] * depths[:, None]
     inside = (points.abs() < CUBE_HALF).all(-1)
     lengths = directions.norm(dim=-1)[..., None] * step * inside / CELL

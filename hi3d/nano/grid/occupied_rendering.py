@@ -21,6 +21,7 @@ from hi3d.nano.grid.rendering import (
     camera_axes,
     pixel_rays,
     ray_weights,
+    rotated,
 )
 
 CLEAR = 1e-5  # optical depth of a cell, below which it is taken for empty
@@ -53,7 +54,7 @@ def render_occupied(
     scale = side / (2 * CUBE_HALF)
     views = []
     for origin, axis in zip(origins, axes, strict=True):
-        rays = (local @ axis) * scale
+        rays = rotated(local, axis) * scale
         start = origin * scale + side / 2
         places = [start[i] + rays[:, i, None] * t for i in range(3)]  # in cells, from the corner
         active = occupied_samples(occupied, places)

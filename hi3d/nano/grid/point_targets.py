@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hi3d.nano.grid.rendering import CELL, CUBE_HALF, HALF_TAN, camera_axes, project
+from hi3d.nano.grid.rendering import CELL, CUBE_HALF, HALF_TAN, camera_axes, project, rotated
 
 TOUCHING = 0.6  # cells before a surface that still count as solid: sheets thinner than a cell stay
 BAND = 2.5  # cells before and behind a surface among which points are drawn
@@ -106,7 +106,7 @@ def near_points(
     z = depth + offset * CELL / local.norm(dim=-1)
     origins, axes = camera_axes(orbit.azimuth_deg, orbit.elevation_deg[:, None])
     rows = torch.arange(len(view), device=view.device)[:, None]
-    directions = (local[:, :, None] @ axes[rows, view])[:, :, 0]
+    directions = rotated(local[:, :, None], axes[rows, view])[:, :, 0]
     points = origins[rows, view] + z[..., None] * directions
     rgb = orbit.rgb.transpose(1, 2).flatten(2).gather(2, chosen[:, None].expand(-1, 3, -1))
     opaque = orbit.alpha.flatten(1).gather(1, chosen) > 0.9
@@ -145,7 +145,7 @@ def lowest_surface(orbit: DepthOrbit) -> Tensor:
     y, x = torch.meshgrid(line, line, indexing="ij")
     local = torch.stack([x, y, torch.ones_like(x)], -1)
     origins, axes = camera_axes(orbit.azimuth_deg, orbit.elevation_deg[:, None])
-    slope = torch.einsum("hwc,btc->bthw", local, axes[..., 2])
+    slope = rotated(local.flatten(0, 1), axes)[..., 2].unflatten(2, (size, size))
     z = origins[..., 2, None, None] + orbit.depth * slope
     return torch.where(orbit.surface, z, math.inf).flatten(1).amin(1)
 

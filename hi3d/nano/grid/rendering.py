@@ -60,6 +60,23 @@ def camera_axes(azimuth_deg: Tensor, elevation_deg: Tensor) -> tuple[Tensor, Ten
     return ORBIT_DISTANCE * backward, torch.stack([right, down, -backward], -2)
 
 
+def rotated(vectors: Tensor, axes: Tensor) -> Tensor:
+    """Vectors from cameras' axes into the world; their transposed axes do the inverse.
+
+    In float32 also where networks multiply in bfloat16, with whose three digits a ray misses its
+    pixel.
+
+    Args:
+        vectors: [..., N, 3] along right, down and forward.
+        axes: [..., 3, 3] of `camera_axes`.
+
+    Returns:
+        [..., N, 3].
+    """
+    with torch.autocast(vectors.device.type, enabled=False):
+        return vectors @ axes
+
+
 def project(points: Tensor, azimuth_deg: Tensor, elevation_deg: Tensor) -> tuple[Tensor, Tensor]:
     """Where orbit cameras see points.
 
@@ -73,10 +90,10 @@ def project(points: Tensor, azimuth_deg: Tensor, elevation_deg: Tensor) -> tuple
         camera's axis.
     """
     origins, axes = camera_axes(azimuth_deg, elevation_deg)
-    shift = (axes @ origins[..., None])[..., 0]
     if axes.dim() == 4:
         points = points[:, None]
-    local = points @ axes.transpose(-1, -2) - shift[..., None, :]
+    into = axes.transpose(-1, -2)
+    local = rotated(points, into) - rotated(origins[..., None, :], into)
     depths = local[..., 2]
     return local[..., :2] / (depths[..., None] * HALF_TAN), depths
 
@@ -144,7 +161,8 @@ def render_field(
     device = origins.device
     (row, column), stride = sampling.pixel_offset, sampling.pixel_stride
     local = pixel_rays(resolution, device)[row::stride, column::stride]
-    directions = torch.einsum("hwc,bvcd->bvhwd", local, axes)  # depth 1: t is the depth
+    rays = rotated(local.flatten(0, 1), axes)  # depth 1: t is the depth
+    directions = rays.unflatten(2, local.shape[:2])
     step = (FAR_PLANE - NEAR_PLANE) / sampling.num_samples
     steps = torch.arange(sampling.num_samples, device=device)
     t = NEAR_PLANE + (steps + sampling.jitter) * step

@@ -88,3 +88,20 @@ def test_a_quarter_of_the_pixels_is_that_quarter():
         field, azimuths, elevation, 32, RaySampling(pixel_stride=2, pixel_offset=(1, 0))
     )
     torch.testing.assert_close(part, whole[..., 1::2, 0::2])
+
+
+def test_rays_and_projections_keep_float32_under_autocast():
+    points = torch.rand(3, 50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    grid = torch.randn(1, 4, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def views():
+        rendered = render_field(
+            lambda places: sample_grid(grid, places), AZIMUTH_DEG[None], torch.tensor([20.0]), 16
+        )
+        return *project(points, AZIMUTH_DEG, ELEVATION_DEG), *rendered
+
+    expected = views()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = views()
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=0, rtol=0)

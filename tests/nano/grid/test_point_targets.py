@@ -70,3 +70,11 @@ def test_half_of_the_points_are_near_and_the_same_generator_draws_the_same(orbit
     assert first.rgb.shape == (4, 3, 64)
     assert (first.rgb_weight[:, 32:] == 0).all()
     assert (first.rgb_weight[:, :32] > 0).any()
+
+
+def test_points_keep_float32_under_autocast(orbit):
+    expected = point_targets(orbit, 200, generator())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = point_targets(orbit, 200, generator())
+    for one, other in zip(vars(found).values(), vars(expected).values(), strict=True):
+        torch.testing.assert_close(one, other, atol=0, rtol=0)
