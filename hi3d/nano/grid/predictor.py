@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from hi3d.cameras import NUM_ORBIT_VIEWS
 from hi3d.nano.grid.certainty import decided, ray_raises, unseen_noise
+from hi3d.nano.grid.hidden_color import with_mirrored_colors
 from hi3d.nano.grid.image_features import FEATURE_CHANNELS, ImageFeatures
 from hi3d.nano.grid.occupied_rendering import render_occupied
 from hi3d.nano.grid.rendering import (
@@ -246,8 +247,8 @@ def predict_grid(
     density = values[:, :1]
     if noise is not None:
         density = density + unseen_noise(noise, points, elevation_deg)
-    grid = torch.cat([decided(density), values[:, 1:]], 1)
-    return grid.unflatten(2, (GRID_SIDE,) * 3)
+    grid = torch.cat([decided(density), values[:, 1:]], 1).unflatten(2, (GRID_SIDE,) * 3)
+    return with_mirrored_colors(grid, points, elevation_deg)
 
 
 @torch.no_grad()
