@@ -67,31 +67,24 @@ ARCHITECTURES = {
 }
 
 
-class Lpips(nn.Module):
-    """The distance, with fixed weights. It is differentiable in both images."""
+class FeatureDistance(nn.Module):
+    """The distance of features, with fixed weights. It is differentiable in both images."""
 
+    name = "LPIPS"
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, config: LpipsConfig | None = None):
+    def __init__(
+        self, architecture: Architecture, features: nn.Sequential, channel_weights: list[Tensor]
+    ):
         """Args:
-        config: the network; None = the defaults.
-
-        Raises:
-            InputError: the weights can be neither read nor downloaded.
+        architecture: which layers are compared.
+        features: the network.
+        channel_weights: [C, 1, 1] for each compared layer.
         """
         super().__init__()
-        config = config or LpipsConfig()
-        self.architecture = ARCHITECTURES[config.network]
-        self.features = feature_layers(config.network)
-        packaged = packaged_file(config.network.value) if config.backbone is None else None
-        if packaged is not None:
-            fill_convolutions(self.features, packaged)
-        else:
-            load_backbone(self.features, self.architecture.file, config.backbone)
-        self.channel_weights = nn.ParameterList(
-            load_channel_weights(config.network, len(self.architecture.channels))
-        )
+        self.architecture, self.features = architecture, features
+        self.channel_weights = nn.ParameterList(channel_weights)
         self.register_buffer("shift", torch.tensor(SHIFT).view(3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(SCALE).view(3, 1, 1), persistent=False)
         self.eval().requires_grad_(False)
@@ -113,7 +106,8 @@ class Lpips(nn.Module):
         if min(pred.shape[-2:]) < least:
             height, width = pred.shape[-2:]
             raise InputError(
-                f"LPIPS of {width} x {height} images: at least {least} x {least} pixels are needed"
+                f"{self.name} of {width} x {height} images: at least {least} x {least} pixels are "
+                "needed"
             )
         distance = pred.new_zeros(len(pred))
         for weights, a, b in zip(
@@ -129,9 +123,36 @@ class Lpips(nn.Module):
         for number, layer in enumerate(self.features):
             x = layer(x)
             if number in self.architecture.taps:
-                length = (x.square().sum(1, keepdim=True) + EPS).sqrt()
-                tapped.append(x / length)
+                tapped.append(x / self.lengths(x))
         return tapped
+
+    def lengths(self, x: Tensor) -> Tensor:
+        """By which features [V, C, h, w] are divided. [V, 1, h, w]"""
+        return (x.square().sum(1, keepdim=True) + EPS).sqrt()
+
+
+class Lpips(FeatureDistance):
+    """LPIPS, version 0.1."""
+
+    def __init__(self, config: LpipsConfig | None = None):
+        """Args:
+        config: the network; None = the defaults.
+
+        Raises:
+            InputError: the weights can be neither read nor downloaded.
+        """
+        config = config or LpipsConfig()
+        architecture, features = ARCHITECTURES[config.network], feature_layers(config.network)
+        packaged = packaged_file(config.network.value) if config.backbone is None else None
+        if packaged is not None:
+            fill_convolutions(features, packaged)
+        else:
+            load_backbone(features, architecture.file, config.backbone)
+        super().__init__(
+            architecture,
+            features,
+            load_channel_weights(config.network, len(architecture.channels)),
+        )
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from typing import Any
 from hi3d.errors import InputError
 from hi3d.evaluation.protocols.alignment import ALIGNMENTS
 from hi3d.images.lpips import LpipsNetwork
+from hi3d.images.st_lpips import weights_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Protocol:
     pooled: bool = False
     """PSNR and SSIM of all views as one set, instead of the mean over views."""
     lpips_network: LpipsNetwork = LpipsNetwork.vgg
+    shift_tolerant: bool = False
+    """ST-LPIPS (AlexNet) instead of LPIPS, in a column of its own."""
     mesh_points: str | None = "seen"
     """`seen` by the 16 cameras of elevation 30, samples of the `surface`, or None: no mesh."""
     alignment: str = "none"
@@ -38,6 +41,11 @@ class Protocol:
                 f"protocol {self.name} compares views of {self.view_size} pixels: add "
                 f"truth.resolution={self.view_size}"
             )
+
+    def check_package(self) -> None:
+        """Raise where the weights that it needs are not installed."""
+        if self.shift_tolerant:
+            weights_of(LpipsNetwork.alex)
 
 
 SYNCDREAMER = Protocol(
@@ -71,6 +79,12 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         _views_only("views512", "as syncdreamer, truth of 512x512, views only", view_size=512),
         _views_only("views1024", "as syncdreamer, truth of 1024x1024, views only", view_size=1024),
+        _views_only(
+            "st-lpips",
+            "as syncdreamer, views 1-15 only; ST-LPIPS (AlexNet) in place of LPIPS",
+            first_view_counts=False,
+            shift_tolerant=True,
+        ),
         _views_only(
             "epidiff",
             "16 views of 256x256: PSNR of the pooled squared error and SSIM of the set per object, "

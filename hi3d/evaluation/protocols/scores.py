@@ -8,7 +8,7 @@ from hi3d.errors import InputError
 from hi3d.evaluation.protocols.mesh_scores import mesh_names, score_mesh
 from hi3d.evaluation.protocols.protocol import Protocol
 from hi3d.evaluation.protocols.view_scores import Scores, score_views, view_names
-from hi3d.images.lpips import Lpips
+from hi3d.images.lpips import FeatureDistance
 from hi3d.mesh import SurfaceMesh
 
 
@@ -18,7 +18,7 @@ def score_object(
     truth_views: Tensor | None,  # [V, 3, H, W]
     mesh: SurfaceMesh | None,
     truth_mesh: SurfaceMesh | None,
-    lpips: Lpips | None = None,
+    distance: FeatureDistance | None = None,
 ) -> tuple[Scores, list[str]]:
     """All scores of one object.
 
@@ -28,7 +28,7 @@ def score_object(
         truth_views: true views of the same cameras, in the same order.
         mesh: predicted mesh, in the truth's coordinates.
         truth_mesh: longest side 1, centered, turned to the photo.
-        lpips: of the protocol's network; None leaves the score out.
+        distance: of `perceptual_distance`; None leaves the score out.
 
     Returns:
         Scores, None where one cannot be computed, and a line about everything that was not as the
@@ -38,8 +38,8 @@ def score_object(
     notes: list[str] = []
     if truth_views is not None:
         scores |= _scores_or_reason(
-            view_names(lpips), notes,
-            lambda: score_views(protocol, views, truth_views, lpips, notes),
+            view_names(distance), notes,
+            lambda: score_views(protocol, views, truth_views, distance, notes),
         )  # fmt: skip
     if truth_mesh is not None and protocol.mesh_points is not None:
         scores |= _scores_or_reason(

@@ -11,7 +11,8 @@ from hi3d.evaluation.protocols.features_over_white import object_box
 from hi3d.evaluation.protocols.lpips_over_white import LpipsOverWhite
 from hi3d.evaluation.protocols.protocol import Protocol
 from hi3d.evaluation.view_metrics import MAX_PSNR, psnr, ssim
-from hi3d.images.lpips import Lpips
+from hi3d.images.lpips import FeatureDistance, Lpips, lpips_of
+from hi3d.images.st_lpips import StLpips, st_lpips_of
 
 SSIM_REACH = 10
 """Pixels: windows reach 5 from their center, and the border's are mirrored over 5 more."""
@@ -20,16 +21,30 @@ Scores = dict[str, float | None]
 """By name; None where one cannot be computed."""
 
 
-def view_names(lpips: Lpips | None) -> list[str]:
+def perceptual_distance(protocol: Protocol) -> FeatureDistance | None:
+    """The protocol's network, loaded once per process; None where LPIPS' package is missing.
+
+    Raises:
+        InputError: the protocol asks for ST-LPIPS, whose package is not installed.
+    """
+    return st_lpips_of() if protocol.shift_tolerant else lpips_of(protocol.lpips_network)
+
+
+def view_names(distance: FeatureDistance | None) -> list[str]:
     """Names of the scores of views."""
-    return ["psnr", "ssim", *(["lpips"] if lpips is not None else [])]
+    return ["psnr", "ssim", *([] if distance is None else [distance_name(distance)])]
+
+
+def distance_name(distance: FeatureDistance) -> str:
+    """Under which a distance stands in tables."""
+    return "st_lpips" if isinstance(distance, StLpips) else "lpips"
 
 
 def score_views(
     protocol: Protocol,
     views: Tensor | None,
     truth: Tensor,
-    lpips: Lpips | None,
+    distance: FeatureDistance | None,
     notes: list[str],
 ) -> Scores:
     """Scores of one object's views.
@@ -38,7 +53,7 @@ def score_views(
         protocol: what is measured and how.
         views: [V, 3, H, W] in [0, 1], over white.
         truth: [V, 3, H, W] in [0, 1], over white.
-        lpips: of the protocol's network, or None.
+        distance: of `perceptual_distance`, or None.
         notes: lines are added for what is unusual.
 
     Raises:
@@ -64,8 +79,12 @@ def score_views(
         pairs = zip(views, truth, strict=True)
         similarity = float(np.mean([ssim_around(view, true) for view, true in pairs]))
     scores: Scores = {"psnr": min(float(measured), MAX_PSNR), "ssim": similarity}
-    if lpips is not None:
-        scores["lpips"] = over_white(lpips, *views.shape[-2:])(views, truth).mean().item()
+    if isinstance(distance, Lpips):
+        scores["lpips"] = over_white(distance, *views.shape[-2:])(views, truth).mean().item()
+    elif distance is not None:
+        pairs = zip(views.split(1), truth.split(1), strict=True)
+        values = [distance(view, true).item() for view, true in pairs]
+        scores[distance_name(distance)] = float(np.mean(values))
     return scores
 
 

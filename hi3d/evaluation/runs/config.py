@@ -197,6 +197,7 @@ class TablesConfig(RunConfig):
 
     def check_methods(self) -> None:
         """Raise where a method's models, settings or folder are not there; loads no network."""
+        find_protocol(self.protocol).check_package()
         if not self.accept_uncertain and (lines := self.uncertain()):
             raise InputError(
                 f"{lines['uncertain']}: use protocol=whole-surface-best-yaw, meshes=false, or "

@@ -17,10 +17,10 @@ from hi3d.evaluation.methods.layouts import Layout
 from hi3d.evaluation.methods.reading import over_white, read_views
 from hi3d.evaluation.protocols.protocol import find_protocol
 from hi3d.evaluation.protocols.scores import score_object
+from hi3d.evaluation.protocols.view_scores import perceptual_distance
 from hi3d.evaluation.tables import about_scores
 from hi3d.evaluation.view_matching import score_matched_views
 from hi3d.evaluation.view_metrics import ViewMetricsConfig
-from hi3d.images.lpips import lpips_of
 from hi3d.mesh import SurfaceMesh
 from hi3d.pipelines.given_views import load_views_to_score
 from hi3d.views import load_rgba, view_files
@@ -96,9 +96,9 @@ def score_pair_by(
     if what == "views":
         if config is not None or overrides:
             raise InputError(f"protocol {protocol} has its own settings of views: give no others")
-        lpips = lpips_of(found.lpips_network)
+        distance = perceptual_distance(found)
         views, truth = numbered_views(pred), numbered_views(gt)
-        scores, notes = score_object(found, views, truth, None, None, lpips)
+        scores, notes = score_object(found, views, truth, None, None, distance)
         how = "views by number, over white"
     else:
         if found.mesh_points is None:

@@ -10,7 +10,7 @@ from hi3d.evaluation import consistency
 from hi3d.evaluation.protocols.mesh_scores import THRESHOLDS
 from hi3d.evaluation.protocols.protocol import find_protocol
 from hi3d.evaluation.protocols.scores import score_object
-from hi3d.evaluation.protocols.view_scores import at_size
+from hi3d.evaluation.protocols.view_scores import at_size, perceptual_distance
 from hi3d.evaluation.score_table import Column
 from hi3d.evaluation.truth import Truth
 from hi3d.evaluation.view_metrics import MAX_PSNR, psnr
@@ -24,6 +24,7 @@ COLUMNS = {
     "psnr": Column("PSNR", "dB"),
     "ssim": Column("SSIM"),
     "lpips": Column("LPIPS", better="lower"),
+    "st_lpips": Column("ST-LPIPS", better="lower"),
     **consistency.COLUMNS,
     "mesh_psnr": Column("Mesh PSNR", "dB"),
     "chamfer": Column("Chamfer distance", better="lower"),
@@ -88,9 +89,9 @@ def score_output(
         meshes: whether meshes are scored.
     """
     found = find_protocol(protocol)
-    lpips = lpips_of(found.lpips_network)
+    distance = perceptual_distance(found)
     truth_mesh = truth.mesh if meshes else None
-    scores, notes = score_object(found, rgb, truth.views.rgb, mesh, truth_mesh, lpips)
+    scores, notes = score_object(found, rgb, truth.views.rgb, mesh, truth_mesh, distance)
     if not meshes or found.mesh_points is None or mesh is None:
         return Scored(scores, notes, rgb)
     rendered = render_views(surface_mesh_to_object(mesh), truth.views.cameras).rgb

@@ -15,7 +15,7 @@ from hi3d.views import save_rgba
 
 @pytest.fixture(autouse=True)
 def without_lpips(monkeypatch):
-    monkeypatch.setattr(pairs, "lpips_of", lambda network: None)
+    monkeypatch.setattr(pairs, "perceptual_distance", lambda protocol: None)
 
 
 def test_views_without_cameras_and_a_row_in_one_image_are_compared_by_number(tmp_path):
