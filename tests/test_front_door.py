@@ -75,4 +75,4 @@ def test_readme_goes_from_a_photo_to_a_glb(tmp_path, monkeypatch):
     assert mesh.texture is not None
     assert mesh.texture.shape == (3, 128, 128)
     sides = mesh.vertices.amax(0) - mesh.vertices.amin(0)
-    assert 0.3 < sides.max() < 1.1 + 1.1 / 48  # the box that is searched, and a voxel
+    assert 0.3 < sides.max() < 1.1 + 1.1 / 16  # the box that is searched, and a voxel
