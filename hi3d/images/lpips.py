@@ -8,6 +8,7 @@ which are downloaded at first use or given.
 
 import functools
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -49,8 +50,6 @@ class Architecture:
     """What differs between the networks."""
 
     file: str
-    channels: tuple[int, ...]
-    """Of the compared features."""
     taps: tuple[int, ...]
     """Layers whose output is compared."""
     min_size: int
@@ -58,12 +57,8 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    LpipsNetwork.vgg: Architecture(
-        "vgg16-397923af.pth", (64, 128, 256, 512, 512), (3, 8, 15, 22, 29), 16
-    ),
-    LpipsNetwork.alex: Architecture(
-        "alexnet-owt-7be5be79.pth", (64, 192, 384, 256, 256), (1, 4, 7, 9, 11), 31
-    ),
+    LpipsNetwork.vgg: Architecture("vgg16-397923af.pth", (3, 8, 15, 22, 29), 16),
+    LpipsNetwork.alex: Architecture("alexnet-owt-7be5be79.pth", (1, 4, 7, 9, 11), 31),
 }
 
 
@@ -151,7 +146,7 @@ class Lpips(FeatureDistance):
         super().__init__(
             architecture,
             features,
-            load_channel_weights(config.network, len(architecture.channels)),
+            load_channel_weights(config.network, len(architecture.taps)),
         )
 
 
@@ -165,20 +160,33 @@ def lpips_of(network: LpipsNetwork) -> Lpips | None:
 
 def feature_layers(network: LpipsNetwork) -> nn.Sequential:
     """The convolutions of VGG-16 (Simonyan and Zisserman 2015) or AlexNet (Krizhevsky 2014)."""
-    layers: list[nn.Module] = []
     if network is LpipsNetwork.vgg:
-        channels = 3
-        for block in ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3):
-            if channels > 3:
-                layers.append(nn.MaxPool2d(2))
-            for width in block:
-                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-                channels = width
-        return nn.Sequential(*layers)
-    layers = [nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)]
+        return vgg_layers(lambda _: [nn.MaxPool2d(2)])
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 64, 11, stride=4, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2),
+    ]
     layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)]
     for before, after in ((192, 384), (384, 256), (256, 256)):
         layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def vgg_layers(down: Callable[[int], list[nn.Module]]) -> nn.Sequential:
+    """The convolutions of VGG-16.
+
+    Args:
+        down: the layers that halve an image of so many channels, between two blocks.
+    """
+    layers: list[nn.Module] = []
+    channels = 3
+    for block in ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3):
+        if channels > 3:
+            layers += down(channels)
+        for width in block:
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
     return nn.Sequential(*layers)
 
 

@@ -16,18 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hi3d.errors import InputError
-from hi3d.images.lpips import Architecture, FeatureDistance, LpipsNetwork
+from hi3d.images.lpips import Architecture, FeatureDistance, LpipsNetwork, vgg_layers
 
 PACKAGE = "stlpips_pytorch"
 INSTALL = "pip install --no-deps stlpips-pytorch==0.0.2"
 LENGTH_EPS = 1e-10  # added to the length of feature vectors
 ARCHITECTURES = {
-    LpipsNetwork.vgg: Architecture(
-        "vgg_shift_tolerant.pth", (64, 128, 256, 512, 512), (3, 9, 17, 25, 33), 18
-    ),
-    LpipsNetwork.alex: Architecture(
-        "alex_shift_tolerant.pth", (64, 192, 384, 256, 256), (2, 6, 10, 12, 14), 21
-    ),
+    LpipsNetwork.vgg: Architecture("vgg_shift_tolerant.pth", (3, 9, 17, 25, 33), 18),
+    LpipsNetwork.alex: Architecture("alex_shift_tolerant.pth", (2, 6, 10, 12, 14), 21),
 }
 
 
@@ -83,17 +79,9 @@ def st_lpips_of(network: LpipsNetwork = LpipsNetwork.alex) -> StLpips:
 
 def feature_layers(network: LpipsNetwork) -> nn.Sequential:
     """AlexNet or VGG-16 without strides, to the last layer that is compared."""
-    layers: list[nn.Module] = []
     if network is LpipsNetwork.vgg:
-        channels = 3
-        for block in ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3):
-            if channels > 3:
-                layers += [nn.MaxPool2d(2, stride=1), BlurDown(channels)]
-            for width in block:
-                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-                channels = width
-        return nn.Sequential(*layers)
-    layers = [nn.Conv2d(3, 64, 11, padding=2), BlurDown(64), nn.ReLU()]
+        return vgg_layers(lambda channels: [nn.MaxPool2d(2, stride=1), BlurDown(channels)])
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 11, padding=2), BlurDown(64), nn.ReLU()]
     layers += [nn.MaxPool2d(3, stride=1), BlurDown(64), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU()]
     layers += [nn.MaxPool2d(3, stride=1), BlurDown(192)]
     for before, after in ((192, 384), (384, 256), (256, 256)):
@@ -134,7 +122,8 @@ def load_weights(layers: nn.Sequential, path: Path) -> list[Tensor]:
             if match := re.fullmatch(r"net\.slice\d+\.(\d+\.(?:weight|bias))", key):
                 convolutions[match[1]] = value
         layers.load_state_dict(convolutions)
-        return [state[f"lin{number}.model.1.weight"][0] for number in range(5)]
+        lins = sorted(key for key in state if re.fullmatch(r"lin\d\.model\.1\.weight", key))
+        return [state[key][0] for key in lins]
     except OSError as error:
         raise InputError(
             f"no weights for ST-LPIPS ({path}: {error.strerror}): {INSTALL}"

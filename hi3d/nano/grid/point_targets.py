@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hi3d.nano.grid.rendering import CELL, CUBE_HALF, HALF_TAN, camera_axes, project, rotated
+from hi3d.nano.grid.rendering import (
+    CELL,
+    CUBE_HALF,
+    HALF_TAN,
+    camera_axes,
+    pixel_rays,
+    project,
+    rotated,
+)
 
 TOUCHING = 0.6  # cells before a surface that still count as solid: sheets thinner than a cell stay
 BAND = 2.5  # cells before and behind a surface among which points are drawn
@@ -141,9 +149,7 @@ def occupancy_of(orbit: DepthOrbit, points: Tensor) -> tuple[Tensor, Tensor]:
 def lowest_surface(orbit: DepthOrbit) -> Tensor:
     """The smallest z that the views see a surface at. [B]"""
     size = orbit.depth.shape[-1]
-    line = ((torch.arange(size).to(orbit.depth) + 0.5) / size * 2 - 1) * HALF_TAN
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    local = torch.stack([x, y, torch.ones_like(x)], -1)
+    local = pixel_rays(size, orbit.depth.device)
     origins, axes = camera_axes(orbit.azimuth_deg, orbit.elevation_deg[:, None])
     slope = rotated(local.flatten(0, 1), axes)[..., 2].unflatten(2, (size, size))
     z = origins[..., 2, None, None] + orbit.depth * slope
