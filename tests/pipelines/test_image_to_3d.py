@@ -116,12 +116,14 @@ def test_what_changed_is_made_again_with_all_after_it(photo, tiny_models, tmp_pa
     whole = steps_made(folder)
 
     def again(*words: str) -> list[str]:
-        """The steps that a resumed run made, and what it said."""
-        before = steps_made(folder)
+        """The steps that a resumed run made."""
+        report = json.loads((folder / "report.json").read_text())
+        report["steps"] = {name: {**step, "old": True} for name, step in report["steps"].items()}
+        (folder / "report.json").write_text(json.dumps(report))
         generate([str(photo)], output, config(tiny_models, "resume=true", *words))
         after = steps_made(folder)
         assert list(after) == list(whole)
-        return [name for name in after if after[name] != before[name]]
+        return [name for name in after if "old" not in after[name]]
 
     assert again() == []
     assert again("turntable.num_frames=6") == ["turntable", "contact_sheet", "page"]
