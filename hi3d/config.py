@@ -139,6 +139,24 @@ def check_elevation(degrees: float) -> None:
         raise InputError(f"elevation_deg is {degrees}: give degrees above -90 and below 90")
 
 
+def parse_elevation(value: str) -> float | None:
+    """`auto` to None, a number to degrees.
+
+    Raises:
+        InputError: neither, or not above -90 and below 90.
+    """
+    if value == "auto":
+        return None
+    try:
+        degrees = float(value)
+    except ValueError as error:
+        raise InputError(
+            f"elevation_deg is {shortened(value)}: give a number of degrees, or auto"
+        ) from error
+    check_elevation(degrees)
+    return degrees
+
+
 def check_path(key: str, path: str | Path) -> None:
     """Raise where no file or folder can have this path.
 

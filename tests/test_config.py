@@ -12,6 +12,7 @@ from hi3d.config import (
     check_path,
     config_to_dict,
     load_config,
+    parse_elevation,
     peek,
 )
 from hi3d.errors import InputError
@@ -157,3 +158,10 @@ def test_lists_of_wrong_length_and_unknown_choices_are_one_line():
         check_numbers("key", [], None, 0)
     with pytest.raises(InputError, match="key is c: give one of a, b"):
         check_choice("key", "c", ["a", "b"])
+
+
+def test_elevation():
+    assert parse_elevation("auto") is None
+    assert parse_elevation("-7.5") == -7.5
+    with pytest.raises(InputError, match="auto"):
+        parse_elevation("high")

@@ -10,12 +10,11 @@ from PIL import Image
 
 from hi3d.config import (
     check_choice,
-    check_elevation,
     check_number,
     check_path,
     config_to_dict,
     load_config,
-    shortened,
+    parse_elevation,
 )
 from hi3d.diffusion.memory.modes import MEMORY_MODES
 from hi3d.errors import InputError
@@ -129,7 +128,7 @@ class Photo:
     """Of the photo's camera, None to estimate it."""
     config: GenerateConfig
     kept: dict[type[StagePipeline], StagePipeline] | None = None
-    """Pipelines that stay loaded for the next seed; None keeps none."""
+    """Pipelines that stay loaded for a later step or the next seed; None keeps none."""
 
     def pipeline(self, pipeline_class: type[P], path: str) -> P:
         """A stage's pipeline, loaded once where it is kept."""
@@ -236,8 +235,7 @@ REFINED = Step(
 def predicted_start(made: Context[Photo]) -> GridField | None:
     """The object that stage 1 made its orbit from, where its model predicts one as a whole."""
     photo = made.settings
-    held, parts = check_model(OrbitPipeline, photo.config.stage1)
-    if not held.grid_parts & parts.keys():
+    if not predicts_grid(photo.config):
         return None
     pipeline = photo.pipeline(OrbitPipeline, photo.config.stage1)
     elevation_deg = made[ORBIT].cameras.elevation_deg[0].item()
@@ -331,7 +329,8 @@ def read_photo(
     start = time.perf_counter()
     reference = extract_foreground(photo, config.foreground)
     seconds = round(time.perf_counter() - start, 3)
-    return Photo(reference, content_hash(photo), seconds, elevation_deg, config)
+    kept: dict[type[StagePipeline], StagePipeline] | None = {} if predicts_grid(config) else None
+    return Photo(reference, content_hash(photo), seconds, elevation_deg, config, kept)
 
 
 def run_folder(photo: str | Path | Image.Image, given: Photo, output: str | Path) -> RunFolder:
@@ -364,6 +363,12 @@ def one_result(photo: str | Path | Image.Image, given: Photo, output: str | Path
     return result
 
 
+def predicts_grid(config: GenerateConfig) -> bool:
+    """Whether stage 1 makes its orbit from the object as a whole, from which NeuS may start."""
+    held, parts = check_model(OrbitPipeline, config.stage1)
+    return bool(held.grid_parts & parts.keys())
+
+
 def check_models(config: GenerateConfig) -> None:
     """Look at both model folders without loading a network.
 
@@ -379,21 +384,3 @@ def check_models(config: GenerateConfig) -> None:
             f"{config.stage1} has no part that estimates the camera's elevation: give "
             "elevation_deg=NUMBER, or elevation_from=denoising"
         )
-
-
-def parse_elevation(value: str) -> float | None:
-    """`auto` to None, a number to degrees.
-
-    Raises:
-        InputError: neither, or not above -90 and below 90.
-    """
-    if value == "auto":
-        return None
-    try:
-        degrees = float(value)
-    except ValueError as error:
-        raise InputError(
-            f"elevation_deg is {shortened(value)}: give a number of degrees, or auto"
-        ) from error
-    check_elevation(degrees)
-    return degrees

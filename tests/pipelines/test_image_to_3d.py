@@ -14,10 +14,11 @@ from hi3d.config import load_config
 from hi3d.errors import InputError
 from hi3d.mesh import is_closed
 from hi3d.pipelines import image_to_3d
-from hi3d.pipelines.image_to_3d import GenerateConfig, Photo, parse_elevation
+from hi3d.pipelines.image_to_3d import GenerateConfig, Photo
 from hi3d.pipelines.loading import load_pipeline
 from hi3d.pipelines.many.generate import generate
 from hi3d.pipelines.orbit import OrbitPipeline
+from hi3d.pipelines.refiner import RefinerPipeline
 from hi3d.pipelines.run_folder import holds_results
 from hi3d.pipelines.steps import Context
 from hi3d.settings import settings_of
@@ -151,6 +152,14 @@ def test_neus_is_given_the_object_that_the_orbit_shows(photo, tiny_models, monke
     torch.testing.assert_close(start().sdf, predicted_field(*grid).sdf)
 
 
+def test_stage_1_is_loaded_once(photo, tiny_models, monkeypatch):
+    loaded = []
+    load = image_to_3d.load_pipeline
+    monkeypatch.setattr(image_to_3d, "load_pipeline", lambda *a: loaded.append(a[0]) or load(*a))
+    image_to_3d.image_to_3d(photo, config(tiny_models))
+    assert loaded == [OrbitPipeline, RefinerPipeline]
+
+
 def test_a_model_that_predicts_no_grid_starts_from_the_hull(tiny_models, tmp_path):
     models = shutil.copytree(tiny_models, tmp_path / "models")
     index = json.loads((models / "stage1/model_index.json").read_text())
@@ -250,13 +259,6 @@ def test_without_a_folder_nothing_is_written(photo, tiny_models, tmp_path, monke
     assert len(result.orbit) == len(result.refined) == 16
     assert is_closed(result.mesh)
     assert result.mesh.texture is not None
-
-
-def test_elevation():
-    assert parse_elevation("auto") is None
-    assert parse_elevation("-7.5") == -7.5
-    with pytest.raises(InputError, match="auto"):
-        parse_elevation("high")
 
 
 def test_several_seeds_lie_side_by_side_and_go_on(photo, tiny_models, tmp_path, monkeypatch):
