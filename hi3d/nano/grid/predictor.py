@@ -24,14 +24,24 @@ from hi3d.nano.grid.occupied_rendering import render_occupied
 from hi3d.nano.grid.rendering import (
     GRID_SIDE,
     Field,
+    camera_axes,
     cell_centers,
+    pixel_rays,
     project,
+    rotated,
     sample_grid,
 )
+from hi3d.nano.grid.shape import (
+    ELEVATION_SCALE_DEG,
+    MEAN_ELEVATION_DEG,
+    SHAPE_STRIDE,
+    ShapePredictor,
+)
+from hi3d.nano.grid.tokens import TokenBlock, elevation_inputs
 
 NEAREST, FARTHEST = 0.8, 2.2  # depths of the frustum's ends: the object's sphere ends at 0.63, 2.37
 EMPTY_LOGIT = -2.0  # density of an untrained network
-MEAN_ELEVATION_DEG, ELEVATION_SCALE_DEG = 15.0, 15.0  # of U[-10, 40], about its standard deviation
+SHAPE_WEIGHT, SHAPE_SHIFT = 0.5, 0.9  # of the coarse shape's logits beside those along the rays
 
 
 @dataclass(frozen=True)
@@ -65,27 +75,6 @@ class ResidualBlock(nn.Module):
         return F.relu(x + self.layers(x))
 
 
-class TokenBlock(nn.Module):
-    """A pre-norm transformer block over the cells of the coarsest map."""
-
-    def __init__(self, channels: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
-        self.mlp = nn.Sequential(
-            nn.Linear(channels, 3 * channels), nn.GELU(), nn.Linear(3 * channels, channels)
-        )
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """[B, N, C] to the same shape."""
-        qkv = self.qkv(self.norm1(tokens)).unflatten(-1, (3, self.num_heads, -1))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        tokens = tokens + self.out(mixed)
-        return tokens + self.mlp(self.norm2(tokens))
-
-
 def downsample(inputs: int, outputs: int) -> nn.Sequential:
     """[B, inputs, H, W] to [B, outputs, H/2, W/2]."""
     return nn.Sequential(
@@ -105,6 +94,10 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         num_token_blocks: transformer blocks at S/8.
         num_blocks: residual blocks per level on each side of the UNet.
         with_image_features: frozen features of the photo join at S/4 and S/8.
+        shape_channels: width of the transformer that predicts a coarse shape from these features,
+            which adds to the density; 0 goes without.
+        num_shape_blocks: of that transformer.
+        num_shapes: learned shapes that it sums.
     """
 
     @register_to_config
@@ -116,6 +109,9 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         num_token_blocks: int = 3,
         num_blocks: int = 1,
         with_image_features: bool = False,
+        shape_channels: int = 0,
+        num_shape_blocks: int = 5,
+        num_shapes: int = 224,
     ) -> None:
         super().__init__()
         fine, middle, coarse = channels
@@ -155,6 +151,12 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
             )
             for parameter in self.joins.parameters():
                 nn.init.zeros_(parameter)  # at first the features say nothing
+        num_tokens = (resolution // SHAPE_STRIDE) ** 2
+        self.shape = (
+            ShapePredictor(num_tokens, shape_channels, num_shape_blocks, num_shapes)
+            if shape_channels
+            else None
+        )
 
     def forward(self, photo: Tensor, elevation_deg: Tensor | None = None) -> GridPrediction:
         """Predict the frustum.
@@ -165,38 +167,47 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """
         x1 = self.stem((photo * 2 - 1).contiguous(memory_format=torch.channels_last))
         x1 = self.encode1(x1)
-        joined2, joined3 = self.joined_features(photo[:, :3])
+        features = self.features(photo[:, :3])
+        joined2, joined3 = self.joined(features)
         x2 = self.encode2(self.down2(x1) + joined2)
         x3 = self.encode3(self.down3(x2) + joined3)
         tokens = x3.flatten(2).transpose(1, 2)
-        estimate = self.elevation_head(tokens.mean(1))[:, 0]
-        estimated_deg = estimate.float() * ELEVATION_SCALE_DEG + MEAN_ELEVATION_DEG
+        if self.shape is None:
+            estimate = self.elevation_head(tokens.mean(1))[:, 0]
+            estimated_deg = estimate.float() * ELEVATION_SCALE_DEG + MEAN_ELEVATION_DEG
+        else:
+            shape, estimated_deg = self.shape(features, photo[:, 3:], elevation_deg)
         given = estimated_deg.detach() if elevation_deg is None else elevation_deg
-        angle = torch.deg2rad(given)
-        embedding = torch.stack([angle.sin(), angle.cos(), angle], -1)
-        tokens = tokens + self.position + self.elevation_embedding(embedding)[:, None]
-        tokens = self.tokens(tokens)
+        embedding = self.elevation_embedding(elevation_inputs(given))
+        tokens = self.tokens(tokens + self.position + embedding[:, None])
         x3 = self.decode3(tokens.transpose(1, 2).unflatten(2, x3.shape[2:]))
         x2 = self.decode2(F.interpolate(self.up2(x3), scale_factor=2.0) + x2)
         x1 = self.decode1(F.interpolate(self.up1(x2), scale_factor=2.0) + x1)
         frustum = self.head(x1).float().contiguous().unflatten(1, (4, -1))
+        if self.shape is not None:
+            frustum = with_shape(frustum, shape, given)
         outside = self.outside_logit * (1 - photo[:, 3:])
         seen = torch.cat([outside, torch.logit(photo[:, :3].clamp(0.02, 0.98))], 1)
         return GridPrediction(frustum, seen, estimated_deg)
 
-    def joined_features(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
-        """What the frozen features add at S/4 and at S/8; 0 without them.
+    def features(self, rgb: Tensor) -> list[Tensor]:
+        """Frozen features of photos, empty without `with_image_features`.
 
         Args:
             rgb: [B, 3, S, S] in [0, 1].
         """
         if self.image_features is None:
-            return rgb.new_zeros(()), rgb.new_zeros(())
+            return []
         double = F.interpolate(rgb, scale_factor=2.0, mode="bicubic").clamp(0, 1)
-        features = [
-            join(x) for join, x in zip(self.joins, self.image_features(double), strict=True)
-        ]
-        return features[0], features[1] + F.interpolate(features[2], scale_factor=2.0)
+        features: list[Tensor] = self.image_features(double)
+        return features
+
+    def joined(self, features: list[Tensor]) -> tuple[Tensor | float, Tensor | float]:
+        """What the frozen features add at S/4 and at S/8; 0 without them."""
+        if not features:
+            return 0.0, 0.0
+        joined = [join(x) for join, x in zip(self.joins, features, strict=True)]
+        return joined[0], joined[1] + F.interpolate(joined[2], scale_factor=2.0)
 
     def field(self, prediction: GridPrediction, elevation_deg: Tensor) -> Field:
         """Density and color logits anywhere, as `render_field` takes them.
@@ -217,6 +228,25 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
             return behind + seen[..., 0]
 
         return values
+
+
+def with_shape(frustum: Tensor, shape: Tensor, elevation_deg: Tensor) -> Tensor:
+    """A frustum to whose density logits those of a coarse grid are added.
+
+    Args:
+        frustum: [B, 4, D, H, H].
+        shape: [B, 1, G, G, G] of `ShapePredictor`.
+        elevation_deg: [B] of the photos' cameras.
+    """
+    _, _, num_depths, height, width = frustum.shape
+    steps = (torch.arange(num_depths).to(frustum) + 0.5) / num_depths
+    depths = NEAREST + (FARTHEST - NEAREST) * steps
+    origins, axes = camera_axes(torch.zeros_like(elevation_deg), elevation_deg)
+    rays = rotated(pixel_rays(height, frustum.device).flatten(0, 1), axes)
+    points = origins[:, None, None] + rays[:, None] * depths[:, None, None]
+    coarse = sample_grid(shape, points.flatten(1, 2)).unflatten(2, (num_depths, height, width))
+    density = frustum[:, :1] + SHAPE_WEIGHT * coarse + SHAPE_SHIFT
+    return torch.cat([density, frustum[:, 1:]], 1)
 
 
 @torch.no_grad()
