@@ -41,7 +41,7 @@ from hi3d.nano.grid.tokens import TokenBlock, elevation_inputs
 
 NEAREST, FARTHEST = 0.8, 2.2  # depths of the frustum's ends: the object's sphere ends at 0.63, 2.37
 EMPTY_LOGIT = -2.0  # density of an untrained network
-SHAPE_WEIGHT, SHAPE_SHIFT = 0.5, 0.9  # of the coarse shape's logits beside those along the rays
+SHAPE_WEIGHT, SHAPE_SHIFT = 0.35, 0.6  # of the coarse shape's logits beside those along the rays
 
 
 @dataclass(frozen=True)
