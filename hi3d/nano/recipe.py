@@ -22,8 +22,8 @@ from hi3d.training.tasks import load_experiment
 from hi3d.training.trainer import train
 
 FOLDS = 2
-GRID_PARTS = ("grid_predictor", "shape", "joint")
-"""The small model's 3D guess: along the photo's rays, coarsely as a whole, and both together."""
+GRID_PARTS = ("grid_predictor", "shape")
+"""The small model's 3D guess: along the photo's rays, and coarsely as a whole."""
 PARTS = ("vae", "image_encoder", "depth", *GRID_PARTS, "stage1", "stage2")
 """In the order of training."""
 FOLD_PARTS = tuple(f"{part}_{fold}" for fold in range(FOLDS) for part in GRID_PARTS)
@@ -54,14 +54,14 @@ class Recipe:
     def parts(self) -> list[str]:
         """Names of the trainings, in their order; no coarse shape without image features."""
         predictor = experiment_of(self, "grid_predictor").grid_predictor
-        skipped = GRID_PARTS[1:] if predictor.image_features is None else ()
+        skipped = "shape" if predictor.image_features is None else None
         names = [*PARTS[:-1], *(FOLD_PARTS if self.cross_fit else ()), PARTS[-1]]
-        return [name for name in names if kind_of(name) not in skipped]
+        return [name for name in names if kind_of(name) != skipped]
 
     @property
     def predictor(self) -> str:
         """The kind of part whose model predicts the whole object: the last to be trained."""
-        return next(part for part in reversed(GRID_PARTS) if part in self.parts)
+        return "shape" if "shape" in self.parts else "grid_predictor"
 
 
 def train_small_model(recipe: Recipe) -> Path:
@@ -126,9 +126,6 @@ def inputs_of(recipe: Recipe, part: str) -> dict[str, str]:
     if kind_of(part) == "shape":
         start = part.replace("shape", "grid_predictor")
         return {"shape.init_from": model(start)} | held_out(part)
-    if kind_of(part) == "joint":
-        start = part.replace("joint", "shape")
-        return {"grid_predictor.init_from": model(start)} | held_out(part)
     shared = {"vae": model("vae"), "image_encoder": model("image_encoder")}
     if part == "stage1":
         return shared | {"grid_predictor": model(recipe.predictor)}

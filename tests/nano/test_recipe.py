@@ -80,18 +80,17 @@ def test_each_fold_has_a_predictor_that_stage2_names(trained):
 def test_with_image_features_a_shape_is_trained_which_later_parts_take(tmp_path, monkeypatch):
     monkeypatch.setattr("hi3d.nano.recipe.published_features", lambda: "features.pth")
     settings = recipe(tmp_path, "grid_predictor.seed=3", cross_fit=True)
-    grid = ["grid_predictor", "shape", "joint"]
+    grid = ["grid_predictor", "shape"]
     folds = [f"{part}_{fold}" for fold in (0, 1) for part in grid]
     parts = ["vae", "image_encoder", "depth", *grid, "stage1", *folds, "stage2"]
     assert settings.parts == parts
-    shape, joint = experiment_of(settings, "shape_1"), experiment_of(settings, "joint_1")
+    shape = experiment_of(settings, "shape_1")
     assert shape.shape.init_from == str(tmp_path / "grid_predictor_1/model")
-    assert joint.grid_predictor.init_from == str(tmp_path / "shape_1/model")
-    assert shape.data.held_out_fold == joint.data.held_out_fold == 1
-    assert experiment_of(settings, "stage1").grid_predictor == str(tmp_path / "joint/model")
-    cross_fitted = [str(tmp_path / f"joint_{fold}/model") for fold in (0, 1)]
+    assert shape.data.held_out_fold == 1
+    assert experiment_of(settings, "stage1").grid_predictor == str(tmp_path / "shape/model")
+    cross_fitted = [str(tmp_path / f"shape_{fold}/model") for fold in (0, 1)]
     assert experiment_of(settings, "stage2").stage1_cross_fitted == cross_fitted
-    assert chosen(settings, "shape_1") == chosen(settings, "joint") == []
+    assert chosen(settings, "shape_1") == []
 
 
 def test_the_same_command_trains_nothing_again(trained, monkeypatch):

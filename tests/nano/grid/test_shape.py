@@ -25,18 +25,14 @@ from hi3d.nano.grid.training import (
     GridPredictorModule,
 )
 from hi3d.training.experiment import DataConfig, TrainerConfig
+from tests.nano.untrained import predictor_folder
 
 CENTERS = cell_centers(SHAPE_SIDE).reshape(-1, 3)
 
 
 @pytest.fixture
 def start(tmp_path):
-    """The model folder of an untrained predictor with image features."""
-    torch.manual_seed(0)
-    network = GridPredictor(16, 8, (8, 8, 32), 1, with_image_features=True)
-    network.save_pretrained(tmp_path / "start/grid_predictor")
-    write_model_index(tmp_path / "start", {"grid_predictor": network})
-    return tmp_path / "start"
+    return predictor_folder(tmp_path / "start")
 
 
 def with_shape() -> GridPredictor:
