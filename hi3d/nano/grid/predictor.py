@@ -42,6 +42,7 @@ from hi3d.nano.grid.tokens import TokenBlock, elevation_inputs
 NEAREST, FARTHEST = 0.8, 2.2  # depths of the frustum's ends: the object's sphere ends at 0.63, 2.37
 EMPTY_LOGIT = -2.0  # density of an untrained network
 SHAPE_WEIGHT, SHAPE_SHIFT = 0.35, 0.6  # of the coarse shape's logits beside those along the rays
+MIN_SHAPE = -0.3  # that they add: legs thinner than a coarse cell are empty to them
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,7 @@ def with_shape(frustum: Tensor, shape: Tensor, elevation_deg: Tensor) -> Tensor:
     rays = rotated(pixel_rays(height, frustum.device).flatten(0, 1), axes)
     points = origins[:, None, None] + rays[:, None] * depths[:, None, None]
     coarse = sample_grid(shape, points.flatten(1, 2)).unflatten(2, (num_depths, height, width))
-    density = frustum[:, :1] + SHAPE_WEIGHT * coarse + SHAPE_SHIFT
+    density = frustum[:, :1] + (SHAPE_WEIGHT * coarse + SHAPE_SHIFT).clamp_min(MIN_SHAPE)
     return torch.cat([density, frustum[:, 1:]], 1)
 
 

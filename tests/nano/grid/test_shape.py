@@ -8,7 +8,7 @@ from hi3d.diffusion.weights import write_model_index
 from hi3d.errors import InputError
 from hi3d.nano.grid.augmentation import random_stretch, widened
 from hi3d.nano.grid.point_targets import DepthOrbit, occupancy_of
-from hi3d.nano.grid.predictor import SHAPE_SHIFT, SHAPE_WEIGHT, GridPredictor
+from hi3d.nano.grid.predictor import MIN_SHAPE, SHAPE_SHIFT, SHAPE_WEIGHT, GridPredictor
 from hi3d.nano.grid.rendering import cell_centers
 from hi3d.nano.grid.shape import SHAPE_SIDE
 from hi3d.nano.grid.shape_training import (
@@ -159,7 +159,7 @@ def test_its_logits_join_the_density_where_they_are():
     network.shape = shape
     added = (joined.frustum - without.frustum)[0]
     assert added[1:].abs().max() == 0
-    nearest = SHAPE_SHIFT + SHAPE_WEIGHT * torch.tensor([4.0, -4.0])
+    nearest = torch.tensor([SHAPE_SHIFT + SHAPE_WEIGHT * 4.0, MIN_SHAPE])
     torch.testing.assert_close(added[0, 4, 4, [2, 5]], nearest, atol=1e-3, rtol=0)
 
 
