@@ -42,7 +42,7 @@ from hi3d.nano.grid.tokens import TokenBlock, elevation_inputs
 NEAREST, FARTHEST = 0.8, 2.2  # depths of the frustum's ends: the object's sphere ends at 0.63, 2.37
 EMPTY_LOGIT = -2.0  # density of an untrained network
 SHAPE_WEIGHT, SHAPE_SHIFT = 0.35, 0.6  # of the coarse shape's logits beside those along the rays
-MIN_SHAPE = -0.3  # that they add: legs thinner than a coarse cell are empty to them
+MIN_SHAPE = -0.1  # that they add: legs thinner than a coarse cell are empty to them
 
 
 @dataclass(frozen=True)
