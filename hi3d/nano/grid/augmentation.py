@@ -6,10 +6,7 @@ from torch.nn import functional as F
 
 MAX_ZOOM, MAX_SHIFT = 0.06, 0.04  # of the photo's framing; the shift in half image sides
 GAMMA_STD = 0.3  # of ln gamma
-MIN_LOG_STRETCH, MAX_LOG_STRETCH = (
-    -0.45,
-    0.1,
-)  # ln of the object's width; more would leave the photo
+MIN_LOG_STRETCH, MAX_LOG_STRETCH = -0.45, 0.1  # of the width; a wider one leaves the photo
 
 
 def random_gamma(count: int, probability: float, generator: torch.Generator) -> Tensor:

@@ -2,8 +2,8 @@
 
 Not in the paper. The convolutions of the grid predictor see a neighborhood; how deep an object is
 can be told from what it is. A transformer over the photo's features writes the occupancy of the
-whole object as a sum of learned shapes, and the camera's elevation. It sees no pixel, so that it
-costs a hundredth of the convolutions' training.
+whole object as a sum of learned shapes, and the camera's elevation. It sees a few tokens in place
+of pixels and renders nothing, so that it learns from many photos in little time.
 """
 
 from collections.abc import Sequence
