@@ -15,7 +15,7 @@ from hi3d.nano.grid.image_features import (
     fold_conv,
 )
 from hi3d.nano.grid.predictor import GridPredictor
-from hi3d.nano.grid.training import load_initial
+from hi3d.nano.grid.training import GridPredictorConfig, initial_predictor
 
 
 def test_a_stride_pads_below_and_to_the_right():
@@ -55,13 +55,21 @@ def test_weights_of_another_network_are_refused(tmp_path):
         ImageFeatures().load_published(tmp_path / "other.pth")
 
 
-def test_a_predictor_goes_on_with_features_where_one_without_them_stopped(tmp_path):
+def test_a_predictor_goes_on_with_features_where_one_without_them_stopped(tmp_path, monkeypatch):
     torch.manual_seed(0)
     trained = GridPredictor(16, 8, (8, 8, 32), 1).eval()
     trained.save_pretrained(tmp_path / "grid_predictor")
     write_model_index(tmp_path, {"grid_predictor": trained})
-    network = GridPredictor(16, 8, (8, 8, 32), 1, with_image_features=True).eval()
-    load_initial(network, str(tmp_path))
+    monkeypatch.setattr(ImageFeatures, "load_published", lambda *_: None)
+    config = GridPredictorConfig(
+        image_size=16,
+        num_depths=8,
+        channels=[8, 8, 32],
+        num_token_blocks=1,
+        image_features="features.pth",
+        init_from=str(tmp_path),
+    )
+    network = initial_predictor(config).eval()
     photo, elevation_deg = torch.rand(1, 4, 16, 16), torch.tensor([10.0])
     before = trained(photo, elevation_deg).frustum
     torch.testing.assert_close(network(photo, elevation_deg).frustum, before)
