@@ -27,10 +27,9 @@ from hi3d.nano.grid.rendering import (
     CUBE_HALF,
     DENSITY_SHIFT,
     SHARPNESS,
-    camera_axes,
     pixel_rays,
     project,
-    rotated,
+    ray_points,
     sample_grid,
 )
 
@@ -120,9 +119,7 @@ def ray_raises(
     directions = pixel_rays(size, alpha.device)
     step = (span[1] - span[0]) / num_depths
     depths = span[0] + (torch.arange(num_depths).to(alpha) + 0.5) * step
-    origins, axes = camera_axes(torch.zeros_like(elevation_deg), elevation_deg)
-    rays = rotated(directions.flatten(0, 1), axes).unflatten(1, (size, size))
-    points = origins[:, None, None, None] + rays[..., None, :] * depths[:, None]
+    points = ray_points(size, depths, elevation_deg)
     inside = (points.abs() < CUBE_HALF).all(-1)
     lengths = directions.norm(dim=-1)[..., None] * step * inside / CELL
     fine = F.interpolate(

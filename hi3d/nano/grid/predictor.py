@@ -24,11 +24,9 @@ from hi3d.nano.grid.occupied_rendering import render_occupied
 from hi3d.nano.grid.rendering import (
     GRID_SIDE,
     Field,
-    camera_axes,
     cell_centers,
-    pixel_rays,
     project,
-    rotated,
+    ray_points,
     sample_grid,
 )
 from hi3d.nano.grid.shape import (
@@ -239,13 +237,11 @@ def with_shape(frustum: Tensor, shape: Tensor, elevation_deg: Tensor) -> Tensor:
         shape: [B, 1, G, G, G] of `ShapePredictor`.
         elevation_deg: [B] of the photos' cameras.
     """
-    _, _, num_depths, height, width = frustum.shape
+    _, _, num_depths, size, _ = frustum.shape
     steps = (torch.arange(num_depths).to(frustum) + 0.5) / num_depths
-    depths = NEAREST + (FARTHEST - NEAREST) * steps
-    origins, axes = camera_axes(torch.zeros_like(elevation_deg), elevation_deg)
-    rays = rotated(pixel_rays(height, frustum.device).flatten(0, 1), axes)
-    points = origins[:, None, None] + rays[:, None] * depths[:, None, None]
-    coarse = sample_grid(shape, points.flatten(1, 2)).unflatten(2, (num_depths, height, width))
+    points = ray_points(size, NEAREST + (FARTHEST - NEAREST) * steps, elevation_deg)
+    coarse = sample_grid(shape, points.flatten(1, 3)).unflatten(2, (size, size, num_depths))
+    coarse = coarse.movedim(-1, 2)
     density = frustum[:, :1] + (SHAPE_WEIGHT * coarse + SHAPE_SHIFT).clamp_min(MIN_SHAPE)
     return torch.cat([density, frustum[:, 1:]], 1)
 

@@ -127,6 +127,20 @@ def pixel_rays(resolution: int, device: torch.device) -> Tensor:
     return torch.stack([x, y, torch.ones_like(x)], -1)
 
 
+def ray_points(resolution: int, depths: Tensor, elevation_deg: Tensor) -> Tensor:
+    """Points along the rays of photos, whose cameras are at azimuth 0. [B, S, S, D, 3]
+
+    Args:
+        resolution: S pixels a side.
+        depths: [D] along the camera's axis.
+        elevation_deg: [B] in degrees.
+    """
+    origins, axes = camera_axes(torch.zeros_like(elevation_deg), elevation_deg)
+    rays = rotated(pixel_rays(resolution, depths.device).flatten(0, 1), axes)
+    rays = rays.unflatten(1, (resolution, resolution))
+    return origins[:, None, None, None] + rays[..., None, :] * depths[:, None]
+
+
 def ray_weights(optical: Tensor) -> Tensor:
     """Weights of samples in their ray's color (NeRF, equation 3). [..., N]
 
