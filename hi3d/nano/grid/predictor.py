@@ -109,8 +109,8 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         num_blocks: int = 1,
         with_image_features: bool = False,
         shape_channels: int = 0,
-        num_shape_blocks: int = 5,
-        num_shapes: int = 224,
+        num_shape_blocks: int = 4,
+        num_shapes: int = 128,
     ) -> None:
         super().__init__()
         fine, middle, coarse = channels

@@ -21,7 +21,7 @@ ALPHA_SIDE = 4  # silhouette values along a token
 SHAPE_SIZES = ("shape_channels", "num_shape_blocks", "num_shapes")
 """Settings of `GridPredictor` that say its coarse shape's size."""
 HEAD_CHANNELS = 32
-DROPOUT = 0.15  # share of inputs and of shapes' weights, while training
+DROPOUT = 0.1  # share of inputs and of shapes' weights, while training
 EXPANSION = 4  # of the blocks' hidden layers
 NUM_ELEVATION_BLOCKS = 2  # after which the elevation is estimated and told to the others
 EMPTY_LOGIT = -1.5  # of an untrained network
@@ -40,7 +40,7 @@ class ShapePredictor(nn.Module):
     """
 
     def __init__(
-        self, num_tokens: int, channels: int = 224, num_blocks: int = 5, num_shapes: int = 224
+        self, num_tokens: int, channels: int = 160, num_blocks: int = 4, num_shapes: int = 128
     ) -> None:
         super().__init__()
         heads = channels // HEAD_CHANNELS

@@ -42,11 +42,11 @@ class ShapeConfig:
 
     init_from: str | None = None
     """Model folder of a grid predictor with image features."""
-    channels: int = 224
+    channels: int = 160
     """Width of the transformer, a multiple of 32."""
-    num_blocks: int = 5
+    num_blocks: int = 4
     """Of the transformer."""
-    num_shapes: int = 224
+    num_shapes: int = 128
     """Learned shapes that are summed."""
     photos_per_orbit: int = 16
     """Views of each orbit that a step takes as photos."""
