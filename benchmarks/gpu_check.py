@@ -28,16 +28,16 @@ from hi3d.files import atomic_path, write_json
 from hi3d.progress import console
 
 BUDGETS_S = {
-    "cuda_tests": 80,
-    "rasterization": 45,
-    "marching": 30,
-    "half_precision": 45,
-    "vae": 18,
-    "stage1": 70,
-    "stage2": 100,
-    "training": 60,
+    "cuda_tests": 120,
+    "rasterization": 40,
+    "marching": 35,
+    "half_precision": 40,
+    "vae": 40,
+    "stage1": 50,
+    "stage2": 75,
+    "training": 50,
     "reconstruction": 100,
-    "torch_neus": 50,
+    "torch_neus": 45,
 }
 """Seconds of each part, imports included; together under ten minutes."""
 TINY_BUDGET_S = 300
