@@ -8,8 +8,8 @@ def main() -> None:
     parser = make_parser(
         "Render orbits, train every part of the small model and write it in half precision. The "
         "same command goes on after an interruption. A setting holds for all trainings, or, after "
-        "the name of a part (vae, image_encoder, depth, grid_predictor, shape, stage1, stage2, "
-        "orbits), for that part alone.",
+        "the name of a part (vae, image_encoder, depth, grid_predictor, stage1, stage2, orbits), "
+        "for that part alone.",
         "scripts/train_small_model.py OBJECTS --val-objects OTHER_OBJECTS --output outputs/nano "
         "grid_predictor.trainer.max_steps=4000",
     )

@@ -142,3 +142,18 @@ class RenderObject:
             singles = [vertices.astype(np.float32) for vertices in moved]
         pairs = zip(self.parts, singles, strict=True)
         return RenderObject(tuple(replace(part, vertices=single) for part, single in pairs))
+
+    def stretched(self, factors: tuple[float, float, float], angle_deg: float) -> "RenderObject":
+        """The object with other proportions, normalized again.
+
+        Args:
+            factors: above 0, along two horizontal directions and along z.
+            angle_deg: from x to the first of these directions, about z.
+        """
+        angle = np.deg2rad(angle_deg)
+        axes = np.array(
+            [[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+        )
+        matrix = axes.T @ np.diag(factors) @ axes
+        parts = [replace(part, vertices=part.vertices @ matrix) for part in self.parts]
+        return RenderObject(tuple(parts)).normalised()

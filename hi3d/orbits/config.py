@@ -32,6 +32,7 @@ RANGES = {
     "object_timeout_s": (1e-3, 1e7),
     "object_memory_gb": (1e-3, 1e6),
     "distance": (1e-3, 1e6),
+    "stretch": (0, 2),
 }
 
 
@@ -59,6 +60,9 @@ class OrbitRenderConfig:
     [-10, 40] for every orbit (Section 4.2)."""
     orbits_per_object: int = 1
     """With `elevation_deg=random`."""
+    stretch: float = 0.0
+    """The second half of an object's orbits shows it with other proportions: two horizontal
+    directions and the vertical are scaled by exp(U(-stretch, stretch))."""
     start_azimuth_deg: int | float | str = 0.0
     """Of view 0, the reference image; or `random`: uniform in [0, 360) for every orbit."""
     distance: float = ORBIT_DISTANCE
@@ -136,6 +140,11 @@ class OrbitRenderConfig:
                 raise InputError(
                     "orbits_per_object > 1 repeats an orbit: use elevation_deg=random or a list"
                 )
+        if self.stretch and self.orbits_per_object < 2:
+            raise InputError(
+                f"stretch={self.stretch} stretches the second half of an object's orbits: use "
+                "orbits_per_object=2 or more, or stretch=0"
+            )
         if not isinstance(self.start_azimuth_deg, str):
             check_number("start_azimuth_deg", self.start_azimuth_deg, -360, 360)
         elif self.start_azimuth_deg != "random":
@@ -179,6 +188,8 @@ class OrbitRenderConfig:
             *("image_format", "depth_bits", "save_normals", "seed"),
         )
         values = {name: getattr(self, name) for name in names}
+        if self.stretch:
+            values["stretch"] = self.stretch
         if self.backend == "cycles":
             values["cycles"] = {
                 name: value for name, value in asdict(self.cycles).items() if name not in MACHINE

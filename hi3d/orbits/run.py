@@ -279,8 +279,9 @@ def render_object(job: OrbitJob) -> RenderedObject:
     mesh = load_object(fetch_object(job.location), root=job.root)
     orbits, backend = [], config.backend
     for orbit in job.orbits:
+        shown = mesh if orbit.stretch is None else mesh.stretched(**vars(orbit.stretch))
         rendered = render_views(
-            mesh,
+            shown,
             orbit.cameras(config),
             backend=config.backend,
             supersampling=config.supersampling,

@@ -102,10 +102,10 @@ def check_settings(output: Path, config: OrbitRenderConfig) -> None:
         theirs, ours = dict(json.loads(path.read_text())), config.content
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} is no settings file ({error}): use another folder") from error
-    for name in ours:
-        if theirs.get(name) != ours[name]:
+    for name in ours | theirs:
+        if theirs.get(name) != ours.get(name):
             raise InputError(
-                f"{output} was rendered with {name}={theirs.get(name)}, not {ours[name]}: "
+                f"{output} was rendered with {name}={theirs.get(name)}, not {ours.get(name)}: "
                 f"use the same, or another folder"
             )
 

@@ -5,6 +5,7 @@ objects, nor on the order they are rendered in, nor on how the work is split.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,16 @@ from hi3d.cameras import Cameras, orbit_cameras
 from hi3d.orbits.config import OrbitRenderConfig
 
 ELEVATION_RANGE_DEG = (-10.0, 40.0)  # paper, Section 4.2
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """How an object gets other proportions, see `RenderObject.stretched`."""
+
+    factors: tuple[float, float, float]
+    """Along two horizontal directions and upwards."""
+    angle_deg: float
+    """Of the first of these directions, about z."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,8 @@ class Orbit:
     """Of every view."""
     start_azimuth_deg: float
     """Of view 0."""
+    stretch: Stretch | None = None
+    """Of the object that it shows."""
 
     def cameras(self, config: OrbitRenderConfig) -> Cameras:
         """The views of the orbit."""
@@ -46,7 +59,7 @@ def object_orbits(config: OrbitRenderConfig, uid: str) -> list[Orbit]:
 
     Returns:
         One orbit per number of `elevation_deg`, or `orbits_per_object` with elevations drawn from
-        U[-10, 40] degrees.
+        U[-10, 40] degrees, the second half of them stretched.
     """
     low, high = ELEVATION_RANGE_DEG
     if config.elevation_deg == "random":
@@ -64,8 +77,18 @@ def object_orbits(config: OrbitRenderConfig, uid: str) -> list[Orbit]:
         if isinstance(start, str):
             start = 360 * uniform("start azimuth", config.seed, uid, k)
         name = uid if len(elevations) == 1 else f"{uid}-orbit{k:02d}"
-        orbits.append(Orbit(name, elevation_deg, float(start)))
+        stretch = None
+        if config.stretch and k >= (len(elevations) + 1) // 2:
+            stretch = drawn_stretch(config.stretch, config.seed, uid, k)
+        orbits.append(Orbit(name, elevation_deg, float(start), stretch))
     return orbits
+
+
+def drawn_stretch(limit: float, *key: Any) -> Stretch:
+    """Factors from exp(U(-limit, limit)), along the object's axes in half of the draws."""
+    x, y, z = (math.exp(limit * (2 * uniform(f"stretch {axis}", *key) - 1)) for axis in "xyz")
+    turned = 2 * uniform("stretch angle", *key) - 1
+    return Stretch((x, y, z), 90 * max(turned, 0.0))
 
 
 def in_part(uid: str, part: int, num_parts: int) -> bool:

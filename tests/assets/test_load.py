@@ -7,6 +7,7 @@ import struct
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 
 from hi3d.assets.load import load_object
@@ -90,6 +91,18 @@ def test_scene_graph_moves_vertices_and_mirrors_turn_faces(tmp_path):
     a, b, c = part.vertices[part.faces[0]]
     # The unmirrored normal is (0, -2, 8); mirrored in x it keeps its side: z stays positive.
     assert np.cross(b - a, c - a)[2] > 0
+
+
+def test_a_stretched_box_has_the_proportions_of_its_factors(tmp_path):
+    trimesh.creation.box().export(tmp_path / "box.ply")
+    box = load_object(tmp_path / "box.ply")
+    sides = np.ptp(box.stretched((2.0, 1.0, 0.5), 0.0).bounds, axis=0)
+    np.testing.assert_allclose(sides, [1, 0.5, 0.25], atol=1e-6)
+    turned = box.stretched((2.0, 1.0, 1.0), 45.0).points
+    along = turned @ [0.5**0.5, 0.5**0.5, 0]  # the diagonal, which is twice as long as the other
+    across = turned @ [0.5**0.5, -(0.5**0.5), 0]
+    assert np.ptp(along) == pytest.approx(2 * np.ptp(across))
+    assert np.ptp(turned, axis=0).max() == pytest.approx(1)
 
 
 def test_normalised_box_is_centred_with_longest_side_1(tmp_path):

