@@ -33,8 +33,8 @@ from hi3d.nano.grid.rendering import (
     sample_grid,
 )
 
-SCALE = 4.0  # of the logits
-LEVEL = -0.15  # below 0: the side that errs loses less, since thin parts are the least certain
+SCALE = 3.0  # of the logits
+LEVEL = -0.3  # below 0: the side that errs loses less, since thin parts are the least certain
 MAX_OPACITY = 0.95  # that a ray of the photo is given
 MAX_RAISE = 12.0  # of a logit
 NOISE_SIDE = 8  # nodes of the random field along the cube
