@@ -9,6 +9,7 @@ from hi3d.nano.grid.certainty import (
     MAX_RAISE,
     NOISE_LIMIT,
     NOISE_STD,
+    SCALE,
     decided,
     drawn_noise,
     ray_raises,
@@ -65,7 +66,8 @@ def test_a_cell_at_the_level_has_the_density_of_ln_2():
     density = torch.nn.functional.softplus(SHARPNESS * decided(torch.tensor(LEVEL)) + DENSITY_SHIFT)
     assert density.item() == pytest.approx(0.6931, abs=1e-3)
     steep = decided(torch.tensor(LEVEL + 0.5)) - decided(torch.tensor(LEVEL - 0.5))
-    assert steep > 3
+    assert steep.item() == pytest.approx(SCALE)
+    assert SCALE > 2
 
 
 def test_the_rays_of_the_silhouette_become_as_opaque_as_the_photo():
@@ -126,7 +128,9 @@ def test_the_surface_is_where_the_logits_cross_the_level():
     logits = torch.tensor([LEVEL - 0.1, LEVEL, LEVEL + 0.1])
     grid = torch.cat([decided(logits)[None], torch.ones(3, 3)])[None, :, None, None]
     shifted = surface_logits(grid)[0, :, 0, 0]
-    torch.testing.assert_close(shifted[0], torch.tensor([-0.4, 0.0, 0.4]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        shifted[0], torch.tensor([-0.1, 0.0, 0.1]) * SCALE, atol=1e-6, rtol=0
+    )
     torch.testing.assert_close(shifted[1:], torch.ones(3, 3))
 
 
