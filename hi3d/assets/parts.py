@@ -155,5 +155,6 @@ class RenderObject:
             [[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
         )
         matrix = axes.T @ np.diag(factors) @ axes
-        parts = [replace(part, vertices=part.vertices @ matrix) for part in self.parts]
+        with np.errstate(over="ignore", invalid="ignore"):  # in vertices without triangles
+            parts = [replace(part, vertices=part.vertices @ matrix) for part in self.parts]
         return RenderObject(tuple(parts)).normalised()

@@ -143,7 +143,7 @@ class OrbitRenderConfig:
         if self.stretch and self.orbits_per_object < 2:
             raise InputError(
                 f"stretch={self.stretch} stretches the second half of an object's orbits: use "
-                "orbits_per_object=2 or more, or stretch=0"
+                "elevation_deg=random with orbits_per_object=2 or more, or stretch=0"
             )
         if not isinstance(self.start_azimuth_deg, str):
             check_number("start_azimuth_deg", self.start_azimuth_deg, -360, 360)
@@ -184,12 +184,10 @@ class OrbitRenderConfig:
         """The settings that a run going on in the same folder must share."""
         names = (
             *("format", "backend", "shading", "supersampling", "resolution", "num_views"),
-            *("elevation_deg", "orbits_per_object", "start_azimuth_deg", "distance", "fov_deg"),
-            *("image_format", "depth_bits", "save_normals", "seed"),
+            *("elevation_deg", "orbits_per_object", "stretch", "start_azimuth_deg", "distance"),
+            *("fov_deg", "image_format", "depth_bits", "save_normals", "seed"),
         )
         values = {name: getattr(self, name) for name in names}
-        if self.stretch:
-            values["stretch"] = self.stretch
         if self.backend == "cycles":
             values["cycles"] = {
                 name: value for name, value in asdict(self.cycles).items() if name not in MACHINE

@@ -14,6 +14,8 @@ from hi3d.files import REFUSALS, atomic_path, refused_writes
 from hi3d.orbits.config import OrbitRenderConfig
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+OPTIONAL = {"stretch": 0.0}
+"""Settings that a `settings.json` may lack, and what holds then."""
 
 
 @contextlib.contextmanager
@@ -99,7 +101,7 @@ def check_settings(output: Path, config: OrbitRenderConfig) -> None:
         finally:
             partial.unlink(missing_ok=True)
     try:
-        theirs, ours = dict(json.loads(path.read_text())), config.content
+        theirs, ours = OPTIONAL | dict(json.loads(path.read_text())), config.content
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} is no settings file ({error}): use another folder") from error
     for name in ours | theirs:

@@ -88,8 +88,35 @@ def test_a_stretched_orbit_shows_other_proportions(boxes, tmp_path):
     cube, box = (Views.load(tmp_path / name / "a-orbit01") for name in ("plain", "stretched"))
     assert torch.equal(box.cameras.positions, cube.cameras.positions)
     assert box.alpha.mean() < 0.9 * cube.alpha.mean()  # its other sides are shorter
-    with pytest.raises(InputError, match=r"stretch=1\.0, not None"):
+    with pytest.raises(InputError, match=r"stretch=1\.0, not 0\.0"):
         render_orbits(boxes / "a.glb", tmp_path / "stretched", replace(config, stretch=0.0))
+
+
+def test_a_stretched_object_fits_the_frame(tmp_path):
+    trimesh.creation.icosphere(subdivisions=2).export(tmp_path / "ball.ply")
+    config = small(format="folder", orbits_per_object=8, stretch=0.4)
+    render_orbits(tmp_path / "ball.ply", tmp_path / "o", config)
+    alpha = [Views.load(tmp_path / "o" / f"ball-orbit{k:02d}").alpha[:, 0] for k in range(8)]
+    for views in alpha:
+        assert (views[:, [0, -1]] == 0).all()
+        assert (views[..., [0, -1]] == 0).all()
+        assert views.any()
+    plain = torch.stack(alpha[:4]).mean(dim=(2, 3))  # [4, V]: a ball looks alike from everywhere
+    assert (plain - plain.mean()).abs().max() < 0.01
+    for views in alpha[4:]:
+        assert (views.mean(dim=(1, 2)) - plain.mean()).abs().max() > 0.02
+
+
+def test_a_folder_without_a_note_of_the_stretch_has_none(boxes, tmp_path):
+    config = small(format="folder", orbits_per_object=2)
+    render_orbits(boxes / "a.glb", tmp_path / "o", config)
+    path = tmp_path / "o" / "settings.json"
+    noted = json.loads(path.read_text())
+    assert noted.pop("stretch") == 0
+    path.write_text(json.dumps(noted))
+    assert render_orbits(boxes / "a.glb", tmp_path / "o", config).num_skipped == 1
+    with pytest.raises(InputError, match=r"stretch=0\.0, not 0\.4"):
+        render_orbits(boxes / "a.glb", tmp_path / "o", replace(config, stretch=0.4))
 
 
 def test_shards_are_readable_with_plain_webdataset(boxes, tmp_path):

@@ -1,5 +1,7 @@
 """Which orbits objects get, and the presets of the configs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +58,8 @@ def test_the_second_half_of_the_orbits_is_stretched():
     drawn = [object_orbits(config, f"o{i}") for i in range(1000)]
     assert [orbit.stretch is None for orbit in drawn[0]] == [True, True, False]
     assert drawn[0][:2] == object_orbits(plain, "o0")[:2]
+    assert object_orbits(replace(config, orbits_per_object=4), "o0")[2] == drawn[0][2]
+    assert object_orbits(replace(config, seed=1), "o0")[2].stretch != drawn[0][2].stretch
     stretches = [orbits[2].stretch for orbits in drawn]
     logs = np.log([stretch.factors for stretch in stretches])
     assert np.abs(logs).max() < 0.4
@@ -67,9 +71,9 @@ def test_the_second_half_of_the_orbits_is_stretched():
     assert 80 < angles.max() < 90
 
 
-@pytest.mark.parametrize("settings", [{}, {"elevation_deg": [0.0, 10.0]}])
-def test_a_stretch_needs_a_second_orbit(settings):
-    with pytest.raises(InputError, match="orbits_per_object=2"):
+@pytest.mark.parametrize("settings", [{}, {"elevation_deg": 20}, {"elevation_deg": [0.0, 10.0]}])
+def test_a_stretch_needs_a_second_drawn_orbit(settings):
+    with pytest.raises(InputError, match="elevation_deg=random with orbits_per_object=2"):
         OrbitRenderConfig(stretch=0.4, **settings)
 
 
@@ -123,6 +127,9 @@ def test_overrides(load):
         {"elevation_deg": []},
         {"elevation_deg": [0, "up"]},
         {"elevation_deg": 20, "orbits_per_object": 2},
+        {"stretch": -0.1, "orbits_per_object": 2},
+        {"stretch": 2.1, "orbits_per_object": 2},
+        {"stretch": float("nan"), "orbits_per_object": 2},
         {"start_azimuth_deg": "front"},
         {"num_views": 0},
         {"num_workers": -1},
