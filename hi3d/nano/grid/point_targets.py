@@ -106,8 +106,8 @@ def near_points(
     size = orbit.depth.shape[-1]
     counts = orbit.surface.flatten(1).cumsum(1)
     draws = torch.rand(len(counts), num_points, generator=generator).to(orbit.depth)
-    chosen = torch.searchsorted(counts, (draws * counts[:, -1:]).long() + 1)
-    chosen = chosen.clamp_max(counts.shape[1] - 1)
+    ranks = torch.minimum((draws * counts[:, -1:]).long() + 1, counts[:, -1:])
+    chosen = torch.searchsorted(counts, ranks)
     view, pixel = chosen // size**2, chosen % size**2
     y, x = ((pixel // size + 0.5) / size * 2 - 1), ((pixel % size + 0.5) / size * 2 - 1)
     local = torch.stack([x * HALF_TAN, y * HALF_TAN, torch.ones_like(x)], -1)

@@ -66,7 +66,12 @@ class ResidualBlock(nn.Module):
 
 
 class TokenBlock(nn.Module):
-    """A pre-norm transformer block over the cells of the coarsest map."""
+    """A pre-norm transformer block over the cells of the coarsest map.
+
+    Args:
+        channels: C, a multiple of `num_heads`.
+        num_heads: of the attention.
+    """
 
     def __init__(self, channels: int, num_heads: int) -> None:
         super().__init__()
