@@ -108,7 +108,7 @@ class ColorAgreement:
 
     def _agreement(self, points: Tensor, weights: Tensor) -> Agreement:
         num_views = (weights > 0).sum(0)
-        seen = torch.nonzero(weights.amax(1) > 0)[:, 0].tolist()
+        seen = torch.nonzero((weights > 0).any(1))[:, 0].tolist()
         if not seen:
             zeros = np.zeros(len(points))
             return Agreement(zeros, zeros, num_views.numpy())

@@ -145,3 +145,11 @@ def test_views_without_an_object_change_nothing(box_views):
     empty = replace(box_views, rgb=torch.ones_like(rgb), alpha=torch.zeros_like(alpha))
     field = box_field(PITS)
     assert moved(field, empty).volume == surface(field).volume
+
+
+def test_no_points_have_no_agreement():
+    mesh = surface(box_field())
+    agreement = ColorAgreement(views_of(mesh), mesh)
+    none = np.zeros((0, 3))
+    for found in (agreement.on_surface(none, none), agreement.on_plane(none, np.eye(3)[0])):
+        assert len(found.variance) == len(found.alpha) == len(found.num_views) == 0
