@@ -109,6 +109,7 @@ def sample_orbit_latents(
     before_step: BeforeStep | None = None,
     solver: str = "euler",
     sequential: bool = False,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Sample orbits (paper Eq. 1).
 
@@ -123,6 +124,7 @@ def sample_orbit_latents(
         before_step: see `edm.sample_euler`.
         solver: a name of `solvers.SOLVERS`.
         sequential: see `guided_denoiser`.
+        temperature: size of the first noise; below 1 samples keep nearer to the mean of all.
 
     Returns:
         Scaled latents [B, T, C, h, w], of the difference to the base if there is one: see
@@ -130,6 +132,6 @@ def sample_orbit_latents(
     """
     batch, num_frames, _, height, width = condition.concat.shape
     shape = (batch, num_frames, unet.config.out_channels, height, width)
-    noise = randn(shape, generator).to(condition.concat.device)
+    noise = randn(shape, generator).to(condition.concat.device) * temperature
     denoiser = guided_denoiser(unet, condition, scales, sequential)
     return SOLVERS[solver](denoiser, noise, sigmas, after_step, before_step)

@@ -5,8 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hi3d.cameras import NUM_ORBIT_VIEWS
-from hi3d.nano.grid.predictor import GridPredictor, predict_grid, render_grid
-from hi3d.pipelines.orbit import BaseOrbit
+from hi3d.diffusion.base_orbit import BaseOrbit
+from hi3d.nano.grid.predictor import (
+    GridPredictor,
+    predict_grid,
+    render_grid,
+    render_hidden,
+)
 
 
 def base_orbit(
@@ -15,6 +20,7 @@ def base_orbit(
     elevation_deg: Tensor,
     num_frames: int = NUM_ORBIT_VIEWS,
     noise: Tensor | None = None,
+    with_free: bool = True,
 ) -> BaseOrbit:
     """The predicted orbit, or else the reference image, mirrored behind the object.
 
@@ -24,6 +30,7 @@ def base_orbit(
         elevation_deg: [B].
         num_frames: T.
         noise: of `hi3d.nano.grid.certainty.drawn_noise`; None predicts the likeliest object.
+        with_free: also say what may differ from it: what is opaque, and not seen by the photo.
     """
     rgb = reference[:, :3]
     if predictor is None:
@@ -31,7 +38,11 @@ def base_orbit(
     grid = orbit_grid(predictor, reference, elevation_deg, noise)
     frames, alpha = render_grid(grid, elevation_deg, rgb.shape[-1], num_frames)
     frames[:, 0], alpha[:, 0] = rgb, reference[:, 3:]
-    return BaseOrbit(frames, alpha)
+    if not with_free:
+        return BaseOrbit(frames, alpha)
+    free = alpha * render_hidden(grid, elevation_deg, rgb.shape[-1], num_frames)
+    free[:, 0] = 0
+    return BaseOrbit(frames, alpha, free)
 
 
 def orbit_grid(

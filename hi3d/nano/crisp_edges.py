@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-LEVEL = 0.4  # of opacity at the edge: below a half, since thin parts are the least certain
-WIDTH = 0.3  # of opacity, over which the edge goes from 0 to 1
+LEVEL = 0.6  # of opacity at the middle of the edge: what is opaque stays so, haze goes
+WIDTH = 0.8  # of opacity, over which the edge goes from 0 to 1
 MIN_ALPHA = 0.05  # below it a pixel's own color is not known
 
 

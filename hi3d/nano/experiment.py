@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from hi3d.config import check_number
 from hi3d.training.experiment import (
     DiffusionConfig,
     Experiment,
@@ -19,6 +20,9 @@ class VAEConfig:
     hidden_channels: int = 32
     component_batches: int = 60
     """Training batches from which the components are found."""
+    whitening: float = 0.67
+    """How far latents are brought to one size, 0 to 1, see `PatchAutoencoder.set_components`. At
+    two thirds the differences that the stages diffuse are of about one size in all channels."""
     crop: int = 32
     """Side of the training crops in pixels."""
     scales: list[float] = field(default_factory=lambda: [1.0, 0.5])
@@ -27,6 +31,9 @@ class VAEConfig:
     lambda_l1: float = 0.3
     lambda_gradient: float = 0.3
     """Differences between neighboring pixels, which keep edges sharp."""
+
+    def __post_init__(self) -> None:
+        check_number("vae.whitening", self.whitening, 0, 1)
 
 
 @dataclass

@@ -10,14 +10,17 @@ from torch import Tensor, nn
 
 DETERMINISTIC_LOGVAR = -30.0
 """Log variance of the posterior: the encoder is deterministic."""
+SMALLEST_SHARE = 1e-8
+"""Of the first component's second moment: a component that is never used is not enlarged more."""
 
 
 class PatchAutoencoder(ModelMixin, ConfigMixin):
     """Encodes each patch to its leading principal components, and decodes with a small network.
 
     It is called like diffusers' `AutoencoderKL`. The encoder has a closed form: the components are
-    those of the training patches around white, so they are orthonormal (a squared error of latents
-    is one of pixels, but for what the components leave out) and a white background is exactly 0. A
+    those of the training patches around white, so they are orthogonal and a white background is
+    exactly 0. Whitening makes the leading ones shorter: fine components are thirty times smaller
+    than the mean color, and a diffusion whose noise has one size for all cannot learn them. A
     convolutional VAE of the nano size needs hours on a CPU to get as near to its input.
     """
 
@@ -53,25 +56,28 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         for parameter in last.parameters():
             nn.init.zeros_(parameter)  # the refinement starts as the identity
 
-    def set_components(self, second_moment: Tensor) -> float:
+    def set_components(self, second_moment: Tensor, whitening: float = 0.0) -> float:
         """Take the leading components of the patches' second moment around white.
 
         Args:
             second_moment: [D, D] mean of p p^T over patches p = (image - 1), D = 3 * patch_size^2,
                 flattened as `torch.nn.functional.unfold` does.
+            whitening: each latent is divided by its root mean square to this power, 0 to 1: 0
+                keeps the patches' own metric, 1 makes all of one size.
 
         Returns:
             Share of the second moment that the components keep, in (0, 1].
         """
         values, vectors = torch.linalg.eigh(second_moment.double())
-        kept = self.config.latent_channels
-        components = vectors.flip(1)[:, :kept].T.to(self.encoder.weight)
+        leading = values.flip(0)[: self.config.latent_channels]
+        components = vectors.flip(1)[:, : len(leading)].T
+        sizes = leading.clamp_min(SMALLEST_SHARE * leading[0])[:, None] ** (whitening / 2)
         with torch.no_grad():
-            self.encoder.weight.copy_(components.reshape_as(self.encoder.weight))
-            self.decoder.weight.copy_(components.reshape_as(self.decoder.weight))
-        variance = (values.flip(0)[:kept].sum() / kept).item()
+            self.encoder.weight.copy_((components / sizes).reshape_as(self.encoder.weight))
+            self.decoder.weight.copy_((components * sizes).reshape_as(self.decoder.weight))
+        variance = (leading[:, None] / sizes.square()).mean().item()
         self.register_to_config(scaling_factor=float(max(variance, 1e-12) ** -0.5))
-        return (values.flip(0)[:kept].sum() / values.sum()).item()
+        return (leading.sum() / values.sum()).item()
 
     def encode(self, x: Tensor) -> AutoencoderKLOutput:
         """Encode images.

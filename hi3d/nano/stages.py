@@ -8,6 +8,7 @@ from diffusers import UNetSpatioTemporalConditionModel
 from torch import Tensor
 
 from hi3d.data.epoch_order import fold_of
+from hi3d.diffusion.base_orbit import BaseOrbit
 from hi3d.diffusion.weights import load_network, read_model_index
 from hi3d.errors import InputError
 from hi3d.nano.augmentation import augment_orbits
@@ -79,7 +80,8 @@ class NanoStage1Module(DifferenceModule, Stage1Module):
         predictor = getattr(self.frozen, "grid_predictor", None)
         frames = batch["rgb"].shape[1]
         noise = drawn_noise(self.generators("base", len(batch["rgb"]))).to(batch["rgb"])
-        return base_orbit(predictor, first_views(batch), batch["elevation_deg"], frames, noise).rgb
+        first, elevation_deg = first_views(batch), batch["elevation_deg"]
+        return base_orbit(predictor, first, elevation_deg, frames, noise, with_free=False).rgb
 
 
 class NanoStage2Module(DifferenceModule, Stage2Module):
@@ -132,21 +134,21 @@ class NanoStage2Module(DifferenceModule, Stage2Module):
             return torch.cat(singles)
         return super().stage1_orbit(batch, generators)
 
-    def stage1_base_video(
+    def stage1_base(
         self,
         reference: Tensor,
         batch: Batch,
         networks: dict[str, Any],
         generators: list[torch.Generator],
-    ) -> Tensor:
-        """Frames of `NanoOrbitPipeline.base_orbit`, of the batch's fold."""
+    ) -> BaseOrbit:
+        """`NanoOrbitPipeline.base_orbit` of the batch's fold."""
         predictor = networks.get("grid_predictor")
         if self.predictors:
             fold = fold_of(batch["uid"][0], len(self.predictors))
             predictor = self.predictors[fold].to(self.device)
         first = F.interpolate(first_views(batch), reference.shape[-2:], mode="area")
         frames, noise = batch["rgb"].shape[1], drawn_noise(generators).to(first)
-        return base_orbit(predictor, first, batch["elevation_deg"], frames, noise).rgb
+        return base_orbit(predictor, first, batch["elevation_deg"], frames, noise)
 
 
 def first_views(batch: Batch) -> Tensor:

@@ -74,7 +74,7 @@ class VAEModule(TrainingModule):
                 rgb = unpack_orbits(batch)["rgb"]
                 frames = resize_video(rgb, round(rgb.shape[-1] * scale))
                 moments.append(patch_second_moment(frames.flatten(0, 1) * 2 - 1, config.patch_size))
-        kept = self.network.set_components(torch.stack(moments).mean(0))
+        kept = self.network.set_components(torch.stack(moments).mean(0), config.whitening)
         console.print(f"{config.latent_channels} components keep {kept:.2%} of the patches")
         if self.average is not None:  # the average was begun from the random decoder
             self.average.restart()

@@ -5,6 +5,7 @@ from typing import Any
 from diffusers import EulerDiscreteScheduler
 from torch import Tensor
 
+from hi3d.diffusion.base_orbit import BaseOrbit
 from hi3d.diffusion.conditioning import VAE
 from hi3d.diffusion.edm import BeforeStep, Generators
 from hi3d.diffusion.official.aesthetic import AestheticScorer
@@ -16,7 +17,7 @@ from hi3d.diffusion.official.conditioning import (
     sampled_latents,
 )
 from hi3d.diffusion.sampling import OrbitCondition
-from hi3d.pipelines.orbit import BaseOrbit, OrbitPipeline
+from hi3d.pipelines.orbit import OrbitPipeline
 from hi3d.pipelines.refiner import RefinerPipeline
 
 

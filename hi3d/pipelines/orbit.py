@@ -11,6 +11,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from hi3d.cameras import NUM_ORBIT_VIEWS, Cameras, orbit_cameras
 from hi3d.config import check_choice, check_number
+from hi3d.diffusion.base_orbit import BaseOrbit
 from hi3d.diffusion.conditioning import VAE, scaled_latents
 from hi3d.diffusion.edm import Generators
 from hi3d.diffusion.elevation import ElevationEstimator
@@ -42,21 +43,6 @@ from hi3d.pipelines.sampling.step_end import (
     check_tensor_inputs,
 )
 from hi3d.views import ReferenceImage, Views
-
-
-@dataclass(frozen=True)
-class BaseOrbit:
-    """A video whose difference is diffused, for models trained so."""
-
-    rgb: Tensor  # [B, T, 3, H, W]
-    """Over white, in [0, 1]."""
-    alpha: Tensor | None = None  # [B, T, 1, H, W]
-    """In [0, 1]; None where it does not say what is background."""
-
-    def __getitem__(self, index: int) -> "BaseOrbit":
-        """One of the B videos, as a batch of one."""
-        alpha = None if self.alpha is None else self.alpha[index][None]
-        return BaseOrbit(self.rgb[index][None], alpha)
 
 
 @dataclass(frozen=True)
@@ -214,9 +200,11 @@ class OrbitPipeline(StagePipeline):
                 None,
                 solver_name(sampler, self.scheduler),
                 self.memory.sequential,
+                sampler.temperature,
             )
         # 4. Decode, and tell the object from the white background.
         frames = self.decode(latents, condition.base, sampler)
+        frames = frames if base is None else base.within(frames)
         outputs = []
         for i, (image, angle) in enumerate(zip(images, angles, strict=True)):
             cameras = orbit_cameras(angle, resolution)

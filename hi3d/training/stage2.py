@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hi3d.degradation.pipeline import degrade
+from hi3d.diffusion.base_orbit import BaseOrbit
 from hi3d.diffusion.sampling import OrbitCondition
 from hi3d.diffusion.stage2_condition import stage2_condition
 from hi3d.diffusion.unet import stage2_in_channels
@@ -108,19 +109,19 @@ class Stage2Module(DiffusionModule):
             rgb.shape[1],
             self.experiment,
             generators,
-            self.stage1_base_video(small, batch, networks, generators),
+            self.stage1_base(small, batch, networks, generators),
         )
         return torch.cat([rgb[:, :1], resized(orbit, rgb.shape[-1])[:, 1:]], dim=1)
 
-    def stage1_base_video(
+    def stage1_base(
         self,
         reference: Tensor,
         batch: Batch,
         networks: dict[str, Any],
         generators: list[torch.Generator],
-    ) -> Tensor | None:
-        """Frames [B, T, 3, H, W] of `OrbitPipeline.base_orbit`, of the stage 1 whose outputs are
-        trained on; None for the paper's model.
+    ) -> BaseOrbit | None:
+        """`OrbitPipeline.base_orbit` of the stage 1 whose outputs are trained on; None for the
+        paper's model.
 
         Args:
             reference: [B, 3, H, W] in [0, 1], at stage 1's resolution.

@@ -12,6 +12,7 @@ from hi3d.diffusion.sampling import (
 from hi3d.diffusion.unet import UNetConfig, build_unet, from_svd, stage2_in_channels
 from hi3d.diffusion.weights import load_network, load_unet
 from hi3d.errors import InputError
+from hi3d.pipelines.sampler import seeded_generator
 from tests.diffusion.official_layout import networks
 
 
@@ -125,6 +126,23 @@ def test_sampling_is_seeded(tiny_models):
 
     assert torch.equal(sample(0), sample(0))
     assert not torch.equal(sample(0), sample(1))
+
+
+def test_a_lower_temperature_brings_samples_together(tiny_models):
+    unet = load_network(str(tiny_models / "stage1"), "unet")
+    sigmas = torch.tensor([10.0, 1.0, 0.0])
+
+    def spread(temperature):
+        samples = []
+        for seed in range(2):
+            options = {"generator": seeded_generator(seed), "temperature": temperature}
+            with torch.no_grad():
+                args = (unet, condition(4), sigmas, torch.ones(16))
+                samples.append(sample_orbit_latents(*args, **options))
+        return (samples[0] - samples[1]).abs().mean()
+
+    assert spread(0.0) == 0
+    assert 0 < spread(0.5) < spread(1.0)
 
 
 @pytest.mark.parametrize("damage", ["no folder", "no part", "truncated", "no config"])

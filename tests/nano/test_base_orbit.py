@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hi3d.diffusion.base_orbit import BaseOrbit
 from hi3d.diffusion.weights import load_network
 from hi3d.nano.base_orbit import base_orbit, repeat_around
 from hi3d.nano.grid.certainty import DENSITY_SHIFT, SHARPNESS, drawn_noise
@@ -48,6 +49,33 @@ def test_the_predicted_orbit_begins_with_the_photo_and_depends_on_the_elevation(
     torch.testing.assert_close(low.alpha[:, 0], reference[:, 3:])
     assert (low.rgb - high.rgb)[:, 1:].abs().max() > 0.05
     assert (low.alpha[0].flatten(1).amax(1) > 0.5).all()
+
+
+def test_a_difference_counts_where_the_base_is_free():
+    base = base_orbit(None, disc()[None], torch.tensor([0.0]), 8)
+    other = torch.rand(1, 8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert base.within(other) is other  # nothing says what may not change
+    free = disc()[3:].expand(1, 8, 1, 16, 16)
+    kept = BaseOrbit(base.rgb, free=free).within(other)
+    inner = free.expand_as(other) == 1
+    torch.testing.assert_close(kept[inner], other[inner])
+    torch.testing.assert_close(kept[~inner], base.rgb[~inner])
+    half = BaseOrbit(base.rgb, free=torch.full_like(free, 0.5)).within(other)
+    torch.testing.assert_close(half, (base.rgb + other) / 2)
+
+
+def test_what_the_photo_shows_is_not_free(tiny_models):
+    predictor = load_network(str(tiny_models / "stage1"), "grid_predictor")
+    base = base_orbit(predictor, disc()[None], torch.tensor([10.0]))
+    assert base.free.shape == base.alpha.shape
+    assert (base.free >= 0).all()
+    assert (base.free <= base.alpha).all()
+    share = (base.free.sum((2, 3, 4)) / base.alpha.sum((2, 3, 4)))[0]
+    assert share[0] == 0
+    assert share[8] > 0.5 > share[1]
+    without = base_orbit(predictor, disc()[None], torch.tensor([10.0]), with_free=False)
+    assert without.free is None
+    torch.testing.assert_close(without.rgb, base.rgb)
 
 
 @pytest.mark.parametrize("elevation_deg", [None, 12.0])

@@ -2,7 +2,7 @@
 
 import torch
 
-from hi3d.nano.crisp_edges import crisp_but_first, with_crisp_edges
+from hi3d.nano.crisp_edges import LEVEL, WIDTH, crisp_but_first, with_crisp_edges
 
 COLOR = torch.tensor([0.8, 0.2, 0.1]).view(1, 3, 1, 1)
 
@@ -15,7 +15,7 @@ def hazy(alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_a_ramp_becomes_an_edge_of_the_object_s_color():
     rgb, alpha = with_crisp_edges(*hazy(torch.linspace(0, 1, 41)))
-    assert ((alpha > 0) & (alpha < 1)).float().mean() < 0.32
+    assert ((alpha > 0) & (alpha < 1)).float().mean() < WIDTH + 0.02
     assert alpha[..., 0].item() == 0
     assert (alpha.diff(dim=-1) >= 0).all()
     torch.testing.assert_close(rgb[..., :8], torch.ones(1, 3, 1, 8))
@@ -24,7 +24,7 @@ def test_a_ramp_becomes_an_edge_of_the_object_s_color():
 
 
 def test_an_edge_stays_where_it_is_and_so_does_what_is_opaque():
-    rgb, alpha = hazy(torch.tensor([0.0, 0.0, 0.4, 1.0, 1.0]))
+    rgb, alpha = hazy(torch.tensor([0.0, 0.0, LEVEL, 1.0, 1.0]))
     new_rgb, new_alpha = with_crisp_edges(rgb, alpha)
     assert new_alpha.flatten().tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
     torch.testing.assert_close(new_rgb[..., 3:], rgb[..., 3:])

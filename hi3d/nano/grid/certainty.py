@@ -37,10 +37,10 @@ SCALE = 3.0  # of the logits
 LEVEL = -0.3  # below 0: the side that errs loses less, since thin parts are the least certain
 MAX_OPACITY = 0.95  # that a ray of the photo is given
 MAX_RAISE = 12.0  # of a logit
-NOISE_SIDE = 8  # nodes of the random field along the cube
-NOISE_STD = 0.8  # of a logit; more gives objects that differ more, and growths
+NOISE_SIDE = 3  # nodes of the random field along the cube: seeds differ in proportions
+NOISE_STD = 1.2  # of a logit; more gives objects that differ more, and growths
 NOISE_LIMIT = 1.5  # of the random numbers: larger ones would fill what is clearly empty
-UNSEEN_FROM = 0.1  # depth behind the origin at which half of the noise is added
+UNSEEN_FROM = 0.2  # depth behind the origin at which half of the noise is added
 UNSEEN_WIDTH = 0.05  # of the step
 NUM_HALVINGS = 20  # of the interval that holds the raise: to 1e-5
 

@@ -61,6 +61,19 @@ def hidden_behind(density: Tensor, points: Tensor, elevation_deg: Tensor) -> Ten
         points: [B, G^3, 3] the cells' centers.
         elevation_deg: [B] of the photo's camera.
     """
+    _, depth = project(points, torch.zeros_like(elevation_deg), elevation_deg)
+    behind = torch.sigmoid((depth - ORBIT_DISTANCE) / BEHIND_WIDTH)
+    return hidden(density, points, elevation_deg) * behind.view_as(density)
+
+
+def hidden(density: Tensor, points: Tensor, elevation_deg: Tensor) -> Tensor:
+    """How surely the photo does not show a cell, since others are before it. [B, 1, G, G, G]
+
+    Args:
+        density: [B, 1, G, G, G] decided logits.
+        points: [B, G^3, 3] the cells' centers.
+        elevation_deg: [B] of the photo's camera.
+    """
     side = density.shape[-1]
     front = torch.zeros_like(elevation_deg)
     origins, axes = camera_axes(front, elevation_deg)
@@ -77,9 +90,8 @@ def hidden_behind(density: Tensor, points: Tensor, elevation_deg: Tensor) -> Ten
     xy, depth = project(points, front, elevation_deg)
     before = (depth - MARGIN * CELL - NEAR_PLANE) / (FAR_PLANE - NEAR_PLANE) * 2 - 1
     volume = absorbed.unflatten(2, (side, side))[:, None]
-    hidden = sample_grid(volume, torch.cat([xy, before[..., None]], -1), 1.0) / HIDDEN
-    behind = torch.sigmoid((depth - ORBIT_DISTANCE) / BEHIND_WIDTH)
-    return (hidden.clamp(0, 1) * behind[:, None]).view(-1, 1, side, side, side)
+    share = sample_grid(volume, torch.cat([xy, before[..., None]], -1), 1.0) / HIDDEN
+    return share.clamp(0, 1).view_as(density)
 
 
 def blurred_colors(grid: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from hi3d.cameras import NUM_ORBIT_VIEWS
 from hi3d.nano.grid.certainty import decided, ray_raises, unseen_noise
-from hi3d.nano.grid.hidden_color import with_mirrored_colors
+from hi3d.nano.grid.hidden_color import hidden, with_mirrored_colors
 from hi3d.nano.grid.image_features import FEATURE_CHANNELS, ImageFeatures
 from hi3d.nano.grid.occupied_rendering import render_occupied
 from hi3d.nano.grid.rendering import (
@@ -31,6 +31,7 @@ from hi3d.nano.grid.rendering import (
 
 NEAREST, FARTHEST = 0.8, 2.2  # depths of the frustum's ends: the object's sphere ends at 0.63, 2.37
 EMPTY_LOGIT = -2.0  # density of an untrained network
+MIN_ALPHA = 0.05  # below it what a pixel shows is not known
 MEAN_ELEVATION_DEG, ELEVATION_SCALE_DEG = 15.0, 15.0  # of U[-10, 40], about its standard deviation
 
 
@@ -287,3 +288,26 @@ def render_grid(
         for each, angle in zip(grid, elevation_deg, strict=True)
     ]
     return torch.stack([rgb for rgb, _ in orbits]), torch.stack([alpha for _, alpha in orbits])
+
+
+@torch.no_grad()
+def render_hidden(
+    grid: Tensor, elevation_deg: Tensor, resolution: int, num_frames: int = NUM_ORBIT_VIEWS
+) -> Tensor:
+    """How surely the photo does not show what is at each pixel of the orbit.
+
+    Args:
+        grid: [B, 4, G, G, G] of `predict_grid`.
+        elevation_deg: [B] of the orbit.
+        resolution: image side S in pixels.
+        num_frames: T views, see `render_grid`.
+
+    Returns:
+        [B, T, 1, S, S] in [0, 1].
+    """
+    density = grid[:, :1]
+    points = cell_centers().reshape(1, -1, 3).to(grid).expand(len(grid), -1, -1)
+    share = torch.logit(hidden(density, points, elevation_deg).clamp(0.005, 0.995))
+    colored = torch.cat([density, share.expand(-1, 3, -1, -1, -1)], 1)
+    shown, alpha = render_grid(colored, elevation_deg, resolution, num_frames)
+    return ((shown[:, :, :1] - (1 - alpha)) / alpha.clamp_min(MIN_ALPHA)).clamp(0, 1)

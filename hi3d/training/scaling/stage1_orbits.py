@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hi3d.diffusion.base_orbit import BaseOrbit
 from hi3d.diffusion.conditioning import decode_orbit
 from hi3d.diffusion.edm import Generators, karras_sigmas
 from hi3d.diffusion.guidance import guidance_scales
@@ -34,7 +35,7 @@ def sample_stage1(
     num_frames: int,
     experiment: Stage2Experiment,
     generators: Generators,
-    base: Tensor | None = None,  # [B, T, 3, H, W]
+    base: BaseOrbit | None = None,
 ) -> Tensor:
     """Run stage 1 as at inference.
 
@@ -45,7 +46,7 @@ def sample_stage1(
         num_frames: T.
         experiment: steps, noise levels and guidance.
         generators: of the noise, on the CPU.
-        base: see `OrbitCondition.base`.
+        base: of B orbits; None for the paper's model.
 
     Returns:
         [B, T, 3, H, W] in [0, 1].
@@ -58,13 +59,14 @@ def sample_stage1(
         elevation_deg,
         torch.full((len(reference),), strength, device=reference.device),
         num_frames,
-        base,
+        None if base is None else base.rgb,
         generators,
     )
     sigmas = karras_sigmas(experiment.stage1_steps, sigma_max=experiment.stage1_sigma_max)
     scales = guidance_scales(experiment.stage1_guidance, num_frames)
     latents = sample_orbit_latents(networks["unet"], condition, sigmas, scales, generators)
-    return decode_orbit(networks["vae"], latents, condition.base, experiment.frames_per_pass)
+    frames = decode_orbit(networks["vae"], latents, condition.base, experiment.frames_per_pass)
+    return frames if base is None else base.within(frames)
 
 
 def settings_of(experiment: Stage2Experiment) -> str:
