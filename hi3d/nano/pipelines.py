@@ -30,6 +30,7 @@ class NanoOrbitPipeline(OrbitPipeline):
     _optional_components = ["elevation_estimator", "grid_predictor"]  # noqa: RUF012
     elevation_parts = {"elevation_estimator", "grid_predictor"}  # noqa: RUF012
     grid_parts = {"grid_predictor"}  # noqa: RUF012
+    temperature = 0.5  # at 1 the small UNet's samples have blotches
 
     def __init__(
         self,

@@ -65,6 +65,9 @@ class OrbitPipeline(StagePipeline):
     """Any one of these parts can say the elevation of a photo."""
     grid_parts: ClassVar[set[str]] = set()
     """Any one of these parts predicts the whole object, see `predicted_grid`."""
+    temperature: float = 1.0
+    """Size of the first noise relative to the first noise level. Below 1 samples keep nearer to the
+    mean of all orbits that are likely: fewer details, fewer errors."""
     model_cpu_offload_seq = "image_encoder->unet->vae"
 
     def __init__(
@@ -200,7 +203,7 @@ class OrbitPipeline(StagePipeline):
                 None,
                 solver_name(sampler, self.scheduler),
                 self.memory.sequential,
-                sampler.temperature,
+                self.temperature,
             )
         # 4. Decode, and tell the object from the white background.
         frames = self.decode(latents, condition.base, sampler)

@@ -193,7 +193,6 @@ class RefinerPipeline(StagePipeline):
                 before_step,
                 solver_name(sampler, self.scheduler),
                 self.memory.sequential,
-                sampler.temperature,
             )
         # 4. Decode, and tell the object from the white background.
         refined = []

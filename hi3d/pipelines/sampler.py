@@ -33,9 +33,6 @@ class SamplerConfig:
     sigma_max: float | None = None
     """First noise level, 0.01 to 1e5; None takes the model folder's (700)."""
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
-    temperature: float = 1.0
-    """Size of the first noise relative to the first noise level, 0 to 2. Below 1 samples keep
-    nearer to the mean of all orbits that are likely: fewer details, fewer errors."""
     noise_aug_strength: float = 0.02
     """Noise on the conditioning images, in [-1, 1] units, 0 to 1."""
     decode_chunk_size: int = 16
@@ -48,7 +45,6 @@ class SamplerConfig:
         check_number("num_inference_steps", self.num_inference_steps, 1, 1000)
         if self.sigma_max is not None:
             check_number("sigma_max", self.sigma_max, 0.01, 1e5)
-        check_number("temperature", self.temperature, 0, 2)
         check_number("noise_aug_strength", self.noise_aug_strength, 0, 1)
         check_number("decode_chunk_size", self.decode_chunk_size, 1, 1024)
         if self.scheduler is not None:

@@ -35,6 +35,8 @@ MAX_VOTES = 500
 MEAN_SHIFTS, COLOR_RADIUS = 5, 0.2
 """... which is the mean of those so near to it."""
 MIN_COTANGENT = 1e-3
+MIN_WEIGHT = 1e-6
+"""Of the texels around a point that say anything of it: less is rounding of a ray on an edge."""
 
 
 def fill_unseen(
@@ -124,8 +126,9 @@ def _data(
 
     trusted, near = around(trust), around(np.ones_like(trust))
     colors = np.stack([around(trust * channel) for channel in rgb.T], axis=1)
-    colors /= trusted.clip(1e-12)[:, None]
-    return colors, DATA_STRENGTH * trusted / near.clip(1e-12)
+    told = (near > MIN_WEIGHT) & (trusted > 0)
+    colors[told] /= trusted[told, None]
+    return colors, np.where(told, DATA_STRENGTH * trusted / near.clip(MIN_WEIGHT), 0)
 
 
 def diffused(

@@ -12,7 +12,7 @@ from hi3d.surface.topology import topology
 from hi3d.texture.atlas import sample_texture
 from hi3d.texture.bake import TextureConfig, bake_texture
 from hi3d.texture.refinement import refined
-from hi3d.texture.unseen import typical
+from hi3d.texture.unseen import DATA_STRENGTH, _data, typical
 from hi3d.views import Views
 
 RED, GREEN, BLUE = torch.eye(3) * 0.8
@@ -111,3 +111,11 @@ def test_the_typical_color_is_not_a_mixture():
     colors = np.array([[0.8, 0, 0]] * 3 + [[0, 0, 0.8]] * 2 + [[0.7, 0.1, 0]])
     assert typical(colors, np.ones(6)) == pytest.approx([0.775, 0.025, 0], abs=0.01)
     assert typical(colors, np.array([1, 1, 1, 9, 9, 1])) == pytest.approx([0, 0, 0.8], abs=0.01)
+
+
+def test_a_texel_that_only_touches_a_point_does_not_color_it():
+    corner, trust, rgb = np.array([[0, 1, 2]]), np.ones(1), np.array([[0.0, 0.8, 0.0]])
+    weight = np.array([[0.5, 0.5, 5e-13]])  # rounding of a ray on an edge
+    colors, strength = _data(corner, weight, trust, rgb, 4)
+    np.testing.assert_allclose(colors[:2], np.repeat(rgb, 2, 0))
+    np.testing.assert_allclose(strength, [DATA_STRENGTH, DATA_STRENGTH, 0, 0])
