@@ -40,7 +40,7 @@ def base_orbit(
     frames[:, 0], alpha[:, 0] = rgb, reference[:, 3:]
     if not with_free:
         return BaseOrbit(frames, alpha)
-    free = alpha * render_hidden(grid, elevation_deg, rgb.shape[-1], num_frames)
+    free = render_hidden(grid, elevation_deg, rgb.shape[-1], num_frames)
     free[:, 0] = 0
     return BaseOrbit(frames, alpha, free)
 

@@ -31,7 +31,6 @@ from hi3d.nano.grid.rendering import (
 
 NEAREST, FARTHEST = 0.8, 2.2  # depths of the frustum's ends: the object's sphere ends at 0.63, 2.37
 EMPTY_LOGIT = -2.0  # density of an untrained network
-MIN_ALPHA = 0.05  # below it what a pixel shows is not known
 MEAN_ELEVATION_DEG, ELEVATION_SCALE_DEG = 15.0, 15.0  # of U[-10, 40], about its standard deviation
 
 
@@ -294,7 +293,7 @@ def render_grid(
 def render_hidden(
     grid: Tensor, elevation_deg: Tensor, resolution: int, num_frames: int = NUM_ORBIT_VIEWS
 ) -> Tensor:
-    """How surely the photo does not show what is at each pixel of the orbit.
+    """Opacity, in each view of the orbit, of what the photo does not show.
 
     Args:
         grid: [B, 4, G, G, G] of `predict_grid`.
@@ -303,11 +302,11 @@ def render_hidden(
         num_frames: T views, see `render_grid`.
 
     Returns:
-        [B, T, 1, S, S] in [0, 1].
+        [B, T, 1, S, S] in [0, 1], at most the opacity that `render_grid` gives.
     """
     density = grid[:, :1]
     points = cell_centers().reshape(1, -1, 3).to(grid).expand(len(grid), -1, -1)
     share = torch.logit(hidden(density, points, elevation_deg).clamp(0.005, 0.995))
     colored = torch.cat([density, share.expand(-1, 3, -1, -1, -1)], 1)
-    shown, alpha = render_grid(colored, elevation_deg, resolution, num_frames)
-    return ((shown[:, :, :1] - (1 - alpha)) / alpha.clamp_min(MIN_ALPHA)).clamp(0, 1)
+    over_white, alpha = render_grid(colored, elevation_deg, resolution, num_frames)
+    return (over_white[:, :, :1] - (1 - alpha)).clamp_min(0)
